@@ -1,0 +1,175 @@
+//! What is counted, and under which names.
+
+use core::fmt;
+
+/// Which way a packet crosses an interface.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Direction {
+    /// It leaves.
+    Egress = 0,
+    /// It arrives.
+    Ingress = 1,
+}
+
+/// The protocol that carried the judged address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Family {
+    /// An IPv4 datagram.
+    Ipv4 = 0,
+    /// An ARP packet.
+    Arp = 1,
+}
+
+/// Why a packet did not simply pass.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Reason {
+    /// It left through the owner of its source address instead.
+    Redirected = 0,
+    /// Its source address is owned elsewhere, and the mode is to drop.
+    WrongSource = 1,
+    /// The owner of its source address has no route to the destination.
+    NoRoute = 2,
+    /// The owner of its source address is down or has no carrier.
+    OwnerDown = 3,
+    /// It had been redirected before: the tables changed while it was on its way.
+    Loop = 4,
+    /// The kernel refused to redirect it.
+    RedirectFailed = 5,
+    /// Its source is not a local address, and the policy is to drop such packets.
+    UnknownSource = 6,
+    /// An address of 127.0.0.0/8 on a wire.
+    Loopback = 7,
+    /// An ARP request spoke for an address owned elsewhere; it left with an own one.
+    ArpRewritten = 8,
+    /// An ARP reply or announcement for an address owned elsewhere.
+    ArpSender = 9,
+    /// Its destination is owned by another interface than the one that it arrived on.
+    WrongDestination = 10,
+    /// An ARP packet that asks for an address owned elsewhere.
+    ArpTarget = 11,
+}
+
+impl Direction {
+    /// Reads a [`CounterKey::direction`].
+    pub const fn from_u8(value: u8) -> Option<Self> {
+        match value {
+            0 => Some(Self::Egress),
+            1 => Some(Self::Ingress),
+            _ => None,
+        }
+    }
+
+    /// The name that operators see.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Egress => "egress",
+            Self::Ingress => "ingress",
+        }
+    }
+}
+
+impl Family {
+    /// Reads a [`CounterKey::family`].
+    pub const fn from_u8(value: u8) -> Option<Self> {
+        match value {
+            0 => Some(Self::Ipv4),
+            1 => Some(Self::Arp),
+            _ => None,
+        }
+    }
+
+    /// The name that operators see.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Arp => "arp",
+        }
+    }
+}
+
+impl Reason {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 12] = [
+        Self::Redirected,
+        Self::WrongSource,
+        Self::NoRoute,
+        Self::OwnerDown,
+        Self::Loop,
+        Self::RedirectFailed,
+        Self::UnknownSource,
+        Self::Loopback,
+        Self::ArpRewritten,
+        Self::ArpSender,
+        Self::WrongDestination,
+        Self::ArpTarget,
+    ];
+
+    /// Reads a [`CounterKey::reason`].
+    pub fn from_u8(value: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(value)).copied()
+    }
+
+    /// The name that operators see.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Redirected => "redirected",
+            Self::WrongSource => "wrong_source",
+            Self::NoRoute => "no_route",
+            Self::OwnerDown => "owner_down",
+            Self::Loop => "loop",
+            Self::RedirectFailed => "redirect_failed",
+            Self::UnknownSource => "unknown_source",
+            Self::Loopback => "loopback",
+            Self::ArpRewritten => "arp_rewritten",
+            Self::ArpSender => "arp_sender",
+            Self::WrongDestination => "wrong_destination",
+            Self::ArpTarget => "arp_target",
+        }
+    }
+}
+
+macro_rules! display_as_name {
+    ($($type:ty),+) => {$(
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.name())
+            }
+        }
+    )+};
+}
+
+display_as_name!(Direction, Family, Reason);
+
+/// The key of the table of counters, whose values are 64-bit packet counts per CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+#[repr(C)]
+pub struct CounterKey {
+    /// The interface on which the packet was judged.
+    pub ifindex: u32,
+    /// A [`Direction`].
+    pub direction: u8,
+    /// A [`Family`].
+    pub family: u8,
+    /// A [`Reason`].
+    pub reason: u8,
+    /// 1 where the packet was left alone and only counted (observe), else 0.
+    pub observed: u8,
+}
+
+const _: () = assert!(size_of::<CounterKey>() == 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_read_back_from_its_number() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::from_u8(reason as u8), Some(reason));
+        }
+        assert_eq!(Reason::from_u8(Reason::ALL.len() as u8), None);
+    }
+}

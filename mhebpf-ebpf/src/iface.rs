@@ -1,0 +1,225 @@
+//! What the programs know of an interface: its policy, state and first addresses.
+
+use crate::Ipv4;
+
+/// How many IPv4 addresses an [`Iface`] carries inline.
+pub const INLINE_ADDRESSES: usize = 8;
+
+/// What happens to a packet that would leave with a source address owned elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub enum Send {
+    /// Nothing is judged.
+    Off = 0,
+    /// What [`Send::Redirect`] would do is counted; the packet is left alone.
+    Observe = 1,
+    /// It is dropped.
+    Drop = 2,
+    /// It leaves through the owner, to the owner's own next hop.
+    Redirect = 3,
+}
+
+/// What happens to a datagram that arrives for an address owned elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub enum Receive {
+    /// Nothing is judged.
+    Off = 0,
+    /// It is counted and delivered.
+    Observe = 1,
+    /// It is silently discarded (RFC 1122 section 3.3.4.2 (A)).
+    Drop = 2,
+}
+
+/// Whether ARP is held to the interface's own addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub enum Announce {
+    /// Nothing is judged.
+    Off = 0,
+    /// Counted and left alone.
+    Observe = 1,
+    /// Requests for other interfaces' addresses go unanswered, and their addresses are not announced.
+    Enforce = 2,
+}
+
+/// What happens to a packet of local origin whose source is not a local address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub enum Unknown {
+    /// It passes.
+    Pass = 0,
+    /// It is dropped.
+    Drop = 1,
+}
+
+/// An interface as the programs see it: one cache line, found by its ifindex.
+///
+/// The inline addresses are a positive cache of [`crate::Owners`], which is authoritative: a hit
+/// says "owned here" without a hash lookup, a miss says nothing. Slots may therefore be rewritten
+/// while packets are judged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C, align(64))]
+pub struct Iface {
+    /// A [`Send`].
+    pub send: u8,
+    /// A [`Receive`].
+    pub receive: u8,
+    /// An [`Announce`].
+    pub announce: u8,
+    /// An [`Unknown`].
+    pub unknown: u8,
+    /// A union of the constants [`Iface::UP`] and [`Iface::ROUTE_LOCALNET`].
+    pub flags: u32,
+    /// The set of addresses that this interface's are compared with; 0 outside a VRF.
+    pub domain: u32,
+    /// In bytes, without the link layer's header.
+    pub mtu: u32,
+    /// The hardware address.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub reserved: [u8; 2],
+    /// Owned addresses, one of each subnet first; [`Ipv4::UNSPECIFIED`] marks an empty slot.
+    pub addresses: [Ipv4; INLINE_ADDRESSES],
+    /// The prefix length of the address in the same slot, 0 to 32.
+    pub prefix_lengths: [u8; INLINE_ADDRESSES],
+}
+
+const _: () = assert!(size_of::<Iface>() == 64);
+
+impl Iface {
+    /// The interface is up and has carrier: a packet redirected to it gets out.
+    pub const UP: u32 = 1 << 0;
+    /// `net.ipv4.conf.*.route_localnet` is on: 127.0.0.0/8 may cross the wire.
+    pub const ROUTE_LOCALNET: u32 = 1 << 1;
+
+    /// An interface that is down, has no address and no policy.
+    pub const EMPTY: Self = Self {
+        send: Send::Off as u8,
+        receive: Receive::Off as u8,
+        announce: Announce::Off as u8,
+        unknown: Unknown::Pass as u8,
+        flags: 0,
+        domain: 0,
+        mtu: 0,
+        mac: [0; 6],
+        reserved: [0; 2],
+        addresses: [Ipv4::UNSPECIFIED; INLINE_ADDRESSES],
+        prefix_lengths: [0; INLINE_ADDRESSES],
+    };
+
+    /// The policy for packets that leave. An unknown number counts as [`Send::Off`].
+    #[inline(always)]
+    pub const fn send(&self) -> Send {
+        match self.send {
+            1 => Send::Observe,
+            2 => Send::Drop,
+            3 => Send::Redirect,
+            _ => Send::Off,
+        }
+    }
+
+    /// The policy for datagrams that arrive. An unknown number counts as [`Receive::Off`].
+    #[inline(always)]
+    pub const fn receive(&self) -> Receive {
+        match self.receive {
+            1 => Receive::Observe,
+            2 => Receive::Drop,
+            _ => Receive::Off,
+        }
+    }
+
+    /// The policy for ARP. An unknown number counts as [`Announce::Off`].
+    #[inline(always)]
+    pub const fn announce(&self) -> Announce {
+        match self.announce {
+            1 => Announce::Observe,
+            2 => Announce::Enforce,
+            _ => Announce::Off,
+        }
+    }
+
+    /// The policy for foreign sources. An unknown number counts as [`Unknown::Pass`].
+    #[inline(always)]
+    pub const fn unknown(&self) -> Unknown {
+        match self.unknown {
+            1 => Unknown::Drop,
+            _ => Unknown::Pass,
+        }
+    }
+
+    /// Whether a packet redirected to this interface gets out.
+    #[inline(always)]
+    pub const fn is_up(&self) -> bool {
+        self.flags & Self::UP != 0
+    }
+
+    /// Whether 127.0.0.0/8 may cross this interface.
+    #[inline(always)]
+    pub const fn routes_localnet(&self) -> bool {
+        self.flags & Self::ROUTE_LOCALNET != 0
+    }
+
+    /// Whether `address` is in an inline slot. `0.0.0.0` is when a slot is empty, and never violates anything.
+    #[inline(always)]
+    pub fn has_inline(&self, address: Ipv4) -> bool {
+        let a = &self.addresses;
+        // Written out, so that it stays a row of compares with no loop for the verifier to walk.
+        a[0] == address
+            || a[1] == address
+            || a[2] == address
+            || a[3] == address
+            || a[4] == address
+            || a[5] == address
+            || a[6] == address
+            || a[7] == address
+    }
+
+    /// The own address to speak to `target` with: the first in a subnet that holds `target`, else the first of all.
+    #[inline(always)]
+    pub fn address_towards(&self, target: Ipv4) -> Option<Ipv4> {
+        let mut slot = 0;
+        while slot < INLINE_ADDRESSES {
+            let address = self.addresses[slot];
+            if !address.is_unspecified() && address.in_prefix(target, self.prefix_lengths[slot]) {
+                return Some(address);
+            }
+            slot += 1;
+        }
+        let first = self.addresses[0];
+        if first.is_unspecified() { None } else { Some(first) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(addresses: &[([u8; 4], u8)]) -> Iface {
+        let mut iface = Iface::EMPTY;
+        for (slot, (address, length)) in addresses.iter().enumerate() {
+            iface.addresses[slot] = Ipv4::new(*address);
+            iface.prefix_lengths[slot] = *length;
+        }
+        iface
+    }
+
+    #[test]
+    fn the_own_address_is_taken_from_the_subnet_of_the_target() {
+        let iface = with(&[([10, 0, 0, 1], 24), ([192, 168, 0, 100], 21)]);
+        assert_eq!(iface.address_towards(Ipv4::new([192, 168, 3, 9])), Some(Ipv4::new([192, 168, 0, 100])));
+        assert_eq!(iface.address_towards(Ipv4::new([172, 16, 0, 1])), Some(Ipv4::new([10, 0, 0, 1])));
+        assert_eq!(Iface::EMPTY.address_towards(Ipv4::new([172, 16, 0, 1])), None);
+    }
+
+    #[test]
+    fn every_slot_is_looked_at() {
+        let mut addresses = [([0; 4], 32); INLINE_ADDRESSES];
+        for (i, (address, _)) in addresses.iter_mut().enumerate() {
+            *address = [10, 0, 0, i as u8 + 1];
+        }
+        let iface = with(&addresses);
+        assert!(addresses.iter().all(|(address, _)| iface.has_inline(Ipv4::new(*address))));
+        assert!(!iface.has_inline(Ipv4::new([10, 0, 0, 9])));
+    }
+}

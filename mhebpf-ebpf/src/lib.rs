@@ -1,0 +1,40 @@
+//! The strong end system of RFC 1122 section 3.3.4.2 as one pure decision, and the types that the
+//! kernel programs and the daemon share.
+//!
+//! Nothing here does I/O or depends on the kernel, so the same code runs inside the TC programs,
+//! in the daemon and in the tests. The way of a packet is *parse* ([`packet`]), *decide*
+//! ([`decide`]) and *act* (the binary target of this crate).
+#![no_std]
+
+pub mod address;
+pub mod counter;
+pub mod decide;
+pub mod iface;
+pub mod next_hop;
+pub mod owners;
+pub mod packet;
+
+pub use address::Ipv4;
+pub use counter::{CounterKey, Direction, Family, Reason};
+pub use decide::{Action, Tables, Verdict};
+pub use iface::{Announce, INLINE_ADDRESSES, Iface, Receive, Send, Unknown};
+pub use next_hop::{NextHop, NextHopKey};
+pub use owners::{FurtherOwnerKey, INLINE_OWNERS, Owners, OwnersKey};
+pub use packet::{Arp, ArpOperation, Frame, Ipv4Datagram, Network, Packet};
+
+/// A type that may be copied byte for byte into a BPF map and back.
+///
+/// # Safety
+///
+/// The type is `#[repr(C)]` (or transparent) without padding bytes, and every bit pattern is a valid value.
+pub unsafe trait MapData: Copy + 'static {}
+
+macro_rules! map_data {
+    ($($type:ty),+ $(,)?) => {$(
+        // SAFETY: all of them are `repr(C)`, made of integers and byte arrays only, and the sizes
+        // asserted beside their definitions leave no room for padding.
+        unsafe impl MapData for $type {}
+    )+};
+}
+
+map_data!(Iface, OwnersKey, Owners, FurtherOwnerKey, NextHopKey, NextHop, CounterKey);

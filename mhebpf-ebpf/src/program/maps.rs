@@ -1,0 +1,89 @@
+//! The BPF maps, and the tables that the decision sees in them.
+//!
+//! The sizes are defaults: the daemon sets those that depend on the host when it loads the programs.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, PerCpuHashMap, lpm_trie::Key},
+};
+use mhebpf_ebpf::{CounterKey, FurtherOwnerKey, Iface, Ipv4, NextHop, NextHopKey, Owners, OwnersKey, Tables};
+
+/// Interfaces by ifindex, for those whose index is small: the kernel inlines an array's lookup.
+#[map]
+static IFACES: Array<Iface> = Array::with_max_entries(4096, 0);
+
+/// Interfaces by ifindex, for those beyond [`IFACES`]: on a host with many containers indices grow without bound.
+#[map]
+static IFACES_HIGH: HashMap<u32, Iface> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
+
+/// The owners of each local address.
+#[map]
+static OWNERS: HashMap<OwnersKey, Owners> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+
+/// Owners for which [`OWNERS`] has no room.
+#[map]
+static FURTHER_OWNERS: HashMap<FurtherOwnerKey, u8> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+
+/// Next hops by owner and destination.
+#[map]
+static NEXT_HOPS: LpmTrie<NextHopKey, NextHop> = LpmTrie::with_max_entries(1_048_576, BPF_F_NO_PREALLOC);
+
+/// Packets that did not simply pass.
+#[map]
+static COUNTERS: PerCpuHashMap<CounterKey, u64> = PerCpuHashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// The maps as [`Tables`].
+pub(super) struct BpfTables;
+
+impl BpfTables {
+    /// The interface with this index, for as long as the program runs.
+    #[inline(always)]
+    pub(super) fn find(&self, ifindex: u32) -> Option<&'static Iface> {
+        // SAFETY: an entry lives until the program ends (RCU). Its fields may change meanwhile; each is read once, and any
+        // mixture of old and new is a valid `Iface`.
+        match IFACES.get_ptr(ifindex) {
+            Some(iface) => Some(unsafe { &*iface }),
+            None => unsafe { IFACES_HIGH.get(ifindex) },
+        }
+    }
+}
+
+impl Tables for BpfTables {
+    #[inline(always)]
+    fn iface(&self, ifindex: u32) -> Option<&Iface> {
+        self.find(ifindex)
+    }
+
+    #[inline(always)]
+    fn owners(&self, key: &OwnersKey) -> Option<&Owners> {
+        // SAFETY: as above; user space replaces values as a whole.
+        unsafe { OWNERS.get(key) }
+    }
+
+    #[inline(always)]
+    fn is_further_owner(&self, key: &FurtherOwnerKey) -> bool {
+        FURTHER_OWNERS.get_ptr(key).is_some()
+    }
+
+    #[inline(always)]
+    fn next_hop(&self, owner: u32, destination: Ipv4) -> Option<NextHop> {
+        let key = Key::new(NextHopKey::OWNER_BITS + 32, NextHopKey { owner, destination });
+        NEXT_HOPS.get(key).copied()
+    }
+}
+
+/// Adds one to a counter of this CPU.
+#[inline(always)]
+pub(super) fn count(key: &CounterKey) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(key) {
+        // SAFETY: the slot belongs to this CPU, and classifiers of one CPU and direction do not interrupt each other; where an
+        // egress program interrupts another (a softirq), a count can be lost, which is worth less than an atomic here.
+        unsafe { ptr::write(counter, ptr::read(counter) + 1) };
+    } else {
+        // A full table loses counts, never packets.
+        let _ = COUNTERS.insert(key, 1, 0);
+    }
+}

@@ -1,0 +1,316 @@
+//! The daemon: from start to stop.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, MissedTickBehavior, interval_at, sleep},
+};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    announce::Announcer,
+    cli::RunOptions,
+    datapath::{self, Attachments, Datapath},
+    instance::Instance,
+    model::{Host, Policy, Selection, Selector, Tables, select},
+    netlink::{Dumper, Events},
+    preflight, summary,
+};
+
+/// How often the host is dumped even if no event came.
+const CROSS_CHECK: Duration = Duration::from_secs(30);
+
+/// How long to wait before a failed synchronisation is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A command line that can't be carried out as it is.
+#[derive(Debug)]
+pub struct UsageError(String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// Enforces until a signal comes or the time is up, then takes everything off and prints a summary.
+///
+/// # Errors
+///
+/// When the start fails; once the programs are attached, failures are logged and tried again. [`UsageError`] when no interface was
+/// named.
+pub async fn run(options: &RunOptions) -> Result<()> {
+    let mut dumper = Dumper::connect()?;
+    let Some(selector) = options.selector() else {
+        return Err(UsageError(no_selection(&dumper.host().await?)).into());
+    };
+    preflight::check()?;
+    let _instance = Instance::claim()?;
+    let mut stop = Stop::new(options.run_for)?;
+    // Subscribed before the first dump, so that nothing falls between the two.
+    let mut events = Events::subscribe()?;
+    let mut daemon = Daemon {
+        policy: options.policy(),
+        selector,
+        announcer: (!options.no_announce).then(Announcer::default),
+        attachments: Attachments::new(options.hook),
+        datapath: datapath::load()?,
+        selection: None,
+        names: BTreeMap::new(),
+        ready: false,
+    };
+    let outcome = match daemon.start(&mut dumper).await {
+        Ok(()) => daemon.keep_in_step(&mut dumper, &mut events, &mut stop).await,
+        Err(error) => Err(error),
+    };
+    daemon.attachments.detach_all();
+    outcome?;
+    daemon.print_summary();
+    Ok(())
+}
+
+struct Daemon {
+    policy: Policy,
+    selector: Selector,
+    announcer: Option<Announcer>,
+    attachments: Attachments,
+    datapath: Datapath,
+    /// The last selection, to log only what changes.
+    selection: Option<Selection>,
+    /// The last name of each interface that was ever enforced.
+    names: BTreeMap<u32, String>,
+    ready: bool,
+}
+
+impl Daemon {
+    /// The first synchronisation, whose failure ends the start.
+    async fn start(&mut self, dumper: &mut Dumper) -> Result<()> {
+        let failed = self.synchronise(dumper).await?;
+        // A host that is busy changing its interfaces is no reason to fail; one that refuses the programs is.
+        if let Some(error) = failed
+            && self.attachments.names().next().is_none()
+        {
+            return Err(error);
+        }
+        if !self.ready {
+            info!("no interface matches {} yet: waiting for one", self.selector.describe());
+        }
+        Ok(())
+    }
+
+    async fn keep_in_step(
+        &mut self,
+        dumper: &mut Dumper,
+        events: &mut Events,
+        stop: &mut Stop,
+    ) -> Result<()> {
+        let mut cross_check = interval_at(Instant::now() + CROSS_CHECK, CROSS_CHECK);
+        cross_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let mut pause = Duration::ZERO;
+            tokio::select! {
+                () = stop.requested() => return Ok(()),
+                _ = cross_check.tick() => {}
+                changed = events.changed() => {
+                    if let Err(error) = changed {
+                        error!("receiving netlink events: {error}; subscribing anew");
+                        pause = RETRY;
+                        match Events::subscribe() {
+                            Ok(anew) => *events = anew,
+                            Err(error) => error!("{error:#}"),
+                        }
+                    }
+                }
+            }
+            // Until it has succeeded: a host whose tables are stale is not left alone.
+            loop {
+                let started = Instant::now();
+                let retry = match self.synchronise(dumper).await {
+                    Ok(None) => false,
+                    Ok(Some(error)) | Err(error) => {
+                        warn!("{error:#}; trying again");
+                        true
+                    }
+                };
+                // At most half of the time is spent synchronising, however long a burst is.
+                let rest = if retry { RETRY } else { pause.max(started.elapsed()) };
+                tokio::select! {
+                    () = stop.requested() => return Ok(()),
+                    () = sleep(rest) => {}
+                }
+                if !retry {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Dumps the host and brings maps and attachments in step with it.
+    ///
+    /// Fills the maps before it attaches, and takes programs off before it empties them. The inner error is a failure to attach to some
+    /// interface, after which all the rest was done.
+    async fn synchronise(&mut self, dumper: &mut Dumper) -> Result<Option<anyhow::Error>> {
+        let host = dumper.host().await?;
+        let selection = self.selector.select(&host);
+        self.let_go(&host, &selection.enforced);
+        let policies: BTreeMap<u32, Policy> =
+            selection.enforced.iter().map(|ifindex| (*ifindex, self.policy)).collect();
+        let tables = Tables::new(&host, &policies);
+        self.datapath.maps.write(&tables)?;
+        let failed = self.attach(&host, &selection);
+        self.log_selection(&host, selection);
+        self.say_when_ready();
+        if let Some(announcer) = &mut self.announcer {
+            let attachments = &self.attachments;
+            announcer.announce(&host, |ifindex| attachments.contains(ifindex));
+        }
+        Ok(failed)
+    }
+
+    fn let_go(&mut self, host: &Host, enforced: &BTreeSet<u32>) {
+        let attached: Vec<u32> = self.attachments.names().map(|(ifindex, _)| ifindex).collect();
+        for ifindex in attached {
+            match host.links.get(&ifindex) {
+                None => self.attachments.forget(ifindex),
+                Some(link) => {
+                    self.attachments.rename(ifindex, &link.name);
+                    if !enforced.contains(&ifindex) {
+                        info!("letting go of {}", link.name);
+                        self.attachments.detach(ifindex);
+                    }
+                }
+            }
+        }
+    }
+
+    fn attach(&mut self, host: &Host, selection: &Selection) -> Option<anyhow::Error> {
+        let mut failed = None;
+        for ifindex in &selection.enforced {
+            let name = host.name_of(*ifindex);
+            if !self.attachments.contains(*ifindex) {
+                match self.attachments.attach(&mut self.datapath.programs, *ifindex, &name) {
+                    Ok(()) => info!("enforcing on {name}"),
+                    Err(error) => {
+                        failed = Some(error.context(format!("enforcing on {name}")));
+                    }
+                }
+            }
+            self.names.insert(*ifindex, name);
+        }
+        failed
+    }
+
+    fn log_selection(&mut self, host: &Host, selection: Selection) {
+        let before = self.selection.replace(selection);
+        let Some(now) = &self.selection else { return };
+        for (ifindex, reason) in &now.left_out {
+            if before.as_ref().is_none_or(|before| !before.left_out.contains_key(ifindex)) {
+                info!("leaving out {}: {reason}", host.name_of(*ifindex));
+            }
+        }
+    }
+
+    fn say_when_ready(&mut self) {
+        if self.ready {
+            return;
+        }
+        let names: Vec<&str> = self.attachments.names().map(|(_, name)| name).collect();
+        if let Some(hook) = self.attachments.hook() {
+            self.ready = true;
+            let addresses = self.datapath.maps.written().owners.len();
+            let Policy { send, receive, .. } = self.policy;
+            info!(
+                "mhebpf ready: send {send:?}, receive {receive:?} on {} by {hook:?}, {addresses} local addresses",
+                names.join(", ")
+            );
+        }
+    }
+
+    fn print_summary(&self) {
+        match self.datapath.counters.read() {
+            Ok(counts) => {
+                for line in summary::lines(&counts, &self.names) {
+                    eprintln!("{line}");
+                }
+            }
+            Err(error) => warn!("no summary: {error:#}"),
+        }
+    }
+}
+
+/// What ends a run.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+    deadline: Option<Instant>,
+}
+
+impl Stop {
+    fn new(run_for: Option<Duration>) -> Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("handling SIGINT")?,
+            terminate: signal(SignalKind::terminate()).context("handling SIGTERM")?,
+            deadline: run_for.map(|run_for| Instant::now() + run_for),
+        })
+    }
+
+    async fn requested(&mut self) {
+        let deadline = self.deadline;
+        let time_is_up = async move {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => debug!("stopping: SIGINT"),
+            _ = self.terminate.recv() => debug!("stopping: SIGTERM"),
+            () = time_is_up => info!("stopping: the time is up"),
+        }
+    }
+}
+
+fn no_selection(host: &Host) -> String {
+    let shared = select::shared_subnets(host);
+    if shared.is_empty() {
+        return "say which interfaces: --interface GLOB (may be repeated), or --all for every uplink"
+            .to_owned();
+    }
+    let mut text = "say which interfaces. These share a subnet:\n".to_owned();
+    let mut named = BTreeSet::new();
+    for (subnet, interfaces) in &shared {
+        let names: Vec<String> = interfaces.iter().map(|ifindex| host.name_of(*ifindex)).collect();
+        text += &format!("  {}/{}: {}\n", subnet.address(), subnet.length(), names.join(", "));
+        named.extend(names);
+    }
+    let flags: Vec<String> = named.iter().map(|name| format!("--interface {name}")).collect();
+    text + &format!("Use\n  mhebpf run {}\nor, for every uplink,\n  mhebpf run --all", flags.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        LinkKind,
+        testing::{address, host, link},
+    };
+
+    #[test]
+    fn a_missing_selection_names_the_interfaces_that_share_a_subnet() {
+        let host = host(
+            [link(2, LinkKind::Other), link(3, LinkKind::Other), link(4, LinkKind::Other)],
+            [address(2, [10, 0, 0, 1], 24), address(3, [10, 0, 0, 2], 24), address(4, [10, 1, 0, 2], 24)],
+        );
+        let text = no_selection(&host);
+        assert!(text.contains("10.0.0.0/24: eth2, eth3"), "{text}");
+        assert!(text.contains("mhebpf run --interface eth2 --interface eth3\n"), "{text}");
+    }
+}

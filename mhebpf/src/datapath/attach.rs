@@ -1,0 +1,209 @@
+//! Attaching the programs to interfaces, and taking them off again.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use aya::programs::{
+    LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+    tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
+};
+use tracing::{info, warn};
+
+use super::{
+    clsact,
+    load::{EGRESS, INGRESS, Programs},
+};
+
+/// How the programs hang on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Hook {
+    /// TCX where the kernel has it, else clsact.
+    Auto,
+    /// TCX (Linux 6.6): links that go away with the process, in a chain with those of others.
+    Tcx,
+    /// Filters of a clsact qdisc, as `tc filter` shows them.
+    Clsact,
+}
+
+/// The priority of the filters in a clsact qdisc: low, so that no other filter's verdict is taken before ours.
+const PRIORITY: u16 = 7;
+/// The handle of the filters in a clsact qdisc, by which ours are told from others: "mh".
+const HANDLE: TcHandle = TcHandle::new(0, 0x6d68);
+
+/// An interface with the programs on it.
+struct Attachment {
+    name: String,
+    // In the order in which they are taken off: the receive filter is never on without the egress program.
+    ingress: SchedClassifierLink,
+    egress: SchedClassifierLink,
+    hook: Hook,
+    /// The clsact qdisc was not there before.
+    added_qdisc: bool,
+}
+
+/// The interfaces that the programs are attached to.
+pub struct Attachments {
+    hook: Hook,
+    attached: BTreeMap<u32, Attachment>,
+}
+
+impl Attachments {
+    /// Nothing is attached yet.
+    pub fn new(hook: Hook) -> Self {
+        Self { hook, attached: BTreeMap::new() }
+    }
+
+    /// The interfaces by ifindex, with the name that each had when the programs were attached.
+    pub fn names(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.attached.iter().map(|(ifindex, attachment)| (*ifindex, attachment.name.as_str()))
+    }
+
+    /// Whether the programs are on the interface.
+    pub fn contains(&self, ifindex: u32) -> bool {
+        self.attached.contains_key(&ifindex)
+    }
+
+    /// The hook that is in use, once something is attached.
+    pub fn hook(&self) -> Option<Hook> {
+        self.attached.values().next().map(|attachment| attachment.hook)
+    }
+
+    /// Attaches both programs to an interface, egress first.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, or the interface was renamed or replaced meanwhile; nothing is left attached then.
+    pub fn attach(&mut self, programs: &mut Programs, ifindex: u32, name: &str) -> Result<()> {
+        // The kernel interface goes by name, the tables by ifindex: both must mean the same device, before and after.
+        if clsact::ifindex_of(name) != Some(ifindex) {
+            bail!("the interface {name} was renamed or replaced while it was being attached to");
+        }
+        let (hook, added_qdisc) = match self.hook {
+            Hook::Clsact => (Hook::Clsact, clsact::add(name)?),
+            Hook::Tcx | Hook::Auto => (Hook::Tcx, false),
+        };
+        let attachment = match Self::attach_by(programs, name, hook, added_qdisc) {
+            Err(error) if self.hook == Hook::Auto && lacks_tcx(&error) => {
+                info!("this kernel has no TCX: using a clsact qdisc and filters");
+                self.hook = Hook::Clsact;
+                return self.attach(programs, ifindex, name);
+            }
+            result => result,
+        };
+        let attachment = attachment.inspect_err(|_| {
+            if added_qdisc {
+                clsact::remove_if_empty(ifindex, name);
+            }
+        })?;
+        if clsact::ifindex_of(name) != Some(ifindex) {
+            detach(ifindex, attachment);
+            bail!("the interface {name} was renamed or replaced while it was being attached to");
+        }
+        self.attached.insert(ifindex, attachment);
+        Ok(())
+    }
+
+    fn attach_by(programs: &mut Programs, name: &str, hook: Hook, added_qdisc: bool) -> Result<Attachment> {
+        let egress = attach_one(programs.egress()?, EGRESS, name, TcAttachType::Egress, hook)?;
+        let ingress = match attach_one(programs.ingress()?, INGRESS, name, TcAttachType::Ingress, hook) {
+            Ok(ingress) => ingress,
+            Err(error) => {
+                detach_one(egress, EGRESS, name);
+                return Err(error);
+            }
+        };
+        Ok(Attachment { name: name.to_owned(), ingress, egress, hook, added_qdisc })
+    }
+
+    /// Takes the programs off an interface that is still there.
+    pub fn detach(&mut self, ifindex: u32) {
+        if let Some(attachment) = self.attached.remove(&ifindex) {
+            detach(ifindex, attachment);
+        }
+    }
+
+    /// Forgets an interface that no longer exists; the kernel has taken the programs off with it.
+    pub fn forget(&mut self, ifindex: u32) {
+        if let Some(attachment) = self.attached.remove(&ifindex) {
+            info!("{} is gone, and the programs with it", attachment.name);
+        }
+    }
+
+    /// Notes the new name of an interface.
+    pub fn rename(&mut self, ifindex: u32, name: &str) {
+        if let Some(attachment) = self.attached.get_mut(&ifindex)
+            && attachment.name != name
+        {
+            info!("{} is now called {name}", attachment.name);
+            name.clone_into(&mut attachment.name);
+        }
+    }
+
+    /// Takes the programs off everywhere. Failures are logged, and the rest goes on.
+    pub fn detach_all(&mut self) {
+        for (ifindex, attachment) in std::mem::take(&mut self.attached) {
+            detach(ifindex, attachment);
+        }
+    }
+}
+
+fn attach_one(
+    program: &mut SchedClassifier,
+    program_name: &str,
+    interface: &str,
+    direction: TcAttachType,
+    hook: Hook,
+) -> Result<SchedClassifierLink> {
+    let options = || match hook {
+        Hook::Clsact => {
+            TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle: HANDLE, classid: None })
+        }
+        // First: no other program's verdict is taken before ours.
+        Hook::Auto | Hook::Tcx => TcAttachOptions::TcxOrder(LinkOrder::first()),
+    };
+    let attached = match program.attach_with_options(interface, direction, options()) {
+        Err(error) if hook == Hook::Clsact && already_there(&error) => {
+            // There is one daemon for each namespace, so this filter is of one that was killed.
+            warn!("replacing the filter {program_name} that an earlier run has left on {interface}");
+            aya::programs::tc::qdisc_detach_program(interface, direction, program_name)
+                .with_context(|| format!("removing the filter {program_name} left on {interface}"))?;
+            program.attach_with_options(interface, direction, options())
+        }
+        result => result,
+    };
+    let id = attached.with_context(|| format!("attaching {program_name} to {interface} by {hook:?}"))?;
+    Ok(program.take_link(id)?)
+}
+
+fn detach(ifindex: u32, attachment: Attachment) {
+    let Attachment { name, ingress, egress, hook: _, added_qdisc } = attachment;
+    detach_one(ingress, INGRESS, &name);
+    detach_one(egress, EGRESS, &name);
+    if added_qdisc {
+        clsact::remove_if_empty(ifindex, &name);
+    }
+}
+
+fn detach_one(link: SchedClassifierLink, program_name: &str, interface: &str) {
+    use aya::programs::links::Link as _;
+    if let Err(error) = link.detach() {
+        warn!("detaching {program_name} from {interface}: {:#}", anyhow!(error));
+    }
+}
+
+/// Kernels before 6.6 answer EINVAL to the unknown attach type.
+fn lacks_tcx(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<ProgramError>().is_some_and(|error| match error {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::EINVAL),
+        _ => false,
+    })
+}
+
+fn already_there(error: &ProgramError) -> bool {
+    match error {
+        ProgramError::TcError(TcError::NetlinkError(error)) => {
+            error.raw_os_error().is_some_and(|code| code == libc::EEXIST)
+        }
+        _ => false,
+    }
+}

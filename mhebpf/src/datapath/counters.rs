@@ -1,0 +1,66 @@
+//! Reading what the programs have counted.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    maps::{MapData, PerCpuHashMap},
+};
+use mhebpf_ebpf::{CounterKey, Direction, Family, Reason};
+
+use super::{maps::take, raw::Raw};
+
+/// The table of counters.
+pub struct Counters {
+    map: PerCpuHashMap<MapData, Raw<CounterKey>, u64>,
+}
+
+/// One counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// The interface on which the packets were judged.
+    pub ifindex: u32,
+    /// Which way they crossed it.
+    pub direction: Direction,
+    /// What carried the judged address.
+    pub family: Family,
+    /// Why they did not simply pass.
+    pub reason: Reason,
+    /// Whether they were left alone and only counted.
+    pub observed: bool,
+    /// How many.
+    pub packets: u64,
+}
+
+impl Counters {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
+        Ok(Self { map: PerCpuHashMap::try_from(take(ebpf, "COUNTERS")?)? })
+    }
+
+    /// All counters, summed over the CPUs, in a fixed order.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to read the map.
+    pub fn read(&self) -> Result<Vec<Count>> {
+        let mut sums = BTreeMap::new();
+        for entry in self.map.iter() {
+            let (Raw(key), per_cpu) = entry.context("reading the counters")?;
+            sums.insert(key, per_cpu.iter().sum::<u64>());
+        }
+        Ok(sums.into_iter().filter_map(|(key, packets)| count(key, packets)).collect())
+    }
+}
+
+/// `None` for a number that this version does not know.
+fn count(key: CounterKey, packets: u64) -> Option<Count> {
+    Some(Count {
+        ifindex: key.ifindex,
+        direction: Direction::from_u8(key.direction)?,
+        family: Family::from_u8(key.family)?,
+        reason: Reason::from_u8(key.reason)?,
+        observed: key.observed != 0,
+        packets,
+    })
+}

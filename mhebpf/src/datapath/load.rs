@@ -1,0 +1,78 @@
+//! Loading the programs.
+
+use anyhow::{Context as _, Result};
+use aya::{EbpfLoader, include_bytes_aligned, programs::SchedClassifier};
+
+use super::{Counters, Maps};
+
+/// The object that the build script has compiled.
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mhebpf-bpf"));
+
+/// What is in the kernel: programs, and maps with nothing in them yet.
+pub struct Datapath {
+    /// The two classifiers.
+    pub programs: Programs,
+    /// The tables that they decide from.
+    pub maps: Maps,
+    /// What they count.
+    pub counters: Counters,
+}
+
+/// The loaded classifiers.
+pub struct Programs {
+    ebpf: aya::Ebpf,
+}
+
+/// The name of the egress program.
+pub(super) const EGRESS: &str = "mhebpf_egress";
+/// The name of the ingress program.
+pub(super) const INGRESS: &str = "mhebpf_ingress";
+
+/// Loads the programs and creates the maps. Nothing is attached.
+///
+/// # Errors
+///
+/// When the kernel refuses them; the error carries the verifier's words.
+pub fn load() -> Result<Datapath> {
+    let mut ebpf = EbpfLoader::new()
+        .load(OBJECT)
+        .context("creating the BPF maps (CAP_BPF and Linux 5.10 are needed)")?;
+    let maps = Maps::take(&mut ebpf)?;
+    let counters = Counters::take(&mut ebpf)?;
+    let mut programs = Programs { ebpf };
+    for name in [EGRESS, INGRESS] {
+        programs
+            .classifier(name)?
+            .load()
+            .with_context(|| format!("loading the TC program {name} into the kernel"))?;
+    }
+    Ok(Datapath { programs, maps, counters })
+}
+
+impl Programs {
+    /// The program that judges packets that leave.
+    ///
+    /// # Errors
+    ///
+    /// When the object that was built has no such program.
+    pub fn egress(&mut self) -> Result<&mut SchedClassifier> {
+        self.classifier(EGRESS)
+    }
+
+    /// The program that judges packets that arrive.
+    ///
+    /// # Errors
+    ///
+    /// When the object that was built has no such program.
+    pub fn ingress(&mut self) -> Result<&mut SchedClassifier> {
+        self.classifier(INGRESS)
+    }
+
+    fn classifier(&mut self, name: &str) -> Result<&mut SchedClassifier> {
+        self.ebpf
+            .program_mut(name)
+            .with_context(|| format!("the built object has no program {name}"))?
+            .try_into()
+            .with_context(|| format!("the program {name} of the built object is no classifier"))
+    }
+}

@@ -1,0 +1,178 @@
+//! Keeping the maps equal to the [`Tables`] that the host asks for.
+
+use std::hash::Hash;
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key},
+};
+use mhebpf_ebpf::{FurtherOwnerKey, Iface, NextHop, NextHopKey, Owners, OwnersKey};
+
+use super::raw::Raw;
+use crate::model::Tables;
+
+/// The maps, together with what was written to them.
+pub struct Maps {
+    ifaces: Array<MapData, Raw<Iface>>,
+    ifaces_high: HashMap<MapData, u32, Raw<Iface>>,
+    owners: HashMap<MapData, Raw<OwnersKey>, Raw<Owners>>,
+    further_owners: HashMap<MapData, Raw<FurtherOwnerKey>, u8>,
+    next_hops: LpmTrie<MapData, Raw<NextHopKey>, Raw<NextHop>>,
+    written: Tables,
+}
+
+impl Maps {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
+        Ok(Self {
+            ifaces: Array::try_from(take(ebpf, "IFACES")?)?,
+            ifaces_high: HashMap::try_from(take(ebpf, "IFACES_HIGH")?)?,
+            owners: HashMap::try_from(take(ebpf, "OWNERS")?)?,
+            further_owners: HashMap::try_from(take(ebpf, "FURTHER_OWNERS")?)?,
+            next_hops: LpmTrie::try_from(take(ebpf, "NEXT_HOPS")?)?,
+            written: Tables::default(),
+        })
+    }
+
+    /// What the maps contain.
+    pub fn written(&self) -> &Tables {
+        &self.written
+    }
+
+    /// Brings the maps to `wanted`, writing only what differs.
+    ///
+    /// What is added or changed is written before anything is removed, and owners before the interfaces that cache them: at no moment
+    /// does an address that stays look foreign or owned elsewhere. An entry that can't be written is tried again at the next call.
+    ///
+    /// # Errors
+    ///
+    /// The first failure; all other entries are written nevertheless.
+    pub fn write(&mut self, wanted: &Tables) -> Result<()> {
+        let mut failures = Failures::default();
+        for key in &wanted.further_owners {
+            if !self.written.further_owners.contains(key)
+                && failures.note("adding an owner", self.further_owners.insert(Raw(*key), 1, 0))
+            {
+                self.written.further_owners.insert(*key);
+            }
+        }
+        for (key, owners) in changed(&self.written.owners, &wanted.owners) {
+            let what = "adding a local address";
+            if failures.note(what, self.owners.insert(Raw(key), Raw(owners), 0)) {
+                self.written.owners.insert(key, owners);
+            }
+        }
+        for (key, next_hop) in changed(&self.written.next_hops, &wanted.next_hops) {
+            let what = "adding a next hop";
+            if failures.note(what, self.next_hops.insert(&trie_key(key), Raw(next_hop), 0)) {
+                self.written.next_hops.insert(key, next_hop);
+            }
+        }
+        for (ifindex, iface) in &wanted.ifaces {
+            if self.written.ifaces.get(ifindex) != Some(iface)
+                && failures.note("updating an interface", self.write_iface(*ifindex, *iface))
+            {
+                self.written.ifaces.insert(*ifindex, *iface);
+            }
+        }
+        self.remove_unwanted(wanted, &mut failures);
+        failures.into_result()
+    }
+
+    fn remove_unwanted(&mut self, wanted: &Tables, failures: &mut Failures) {
+        let gone: Vec<u32> =
+            self.written.ifaces.keys().filter(|key| !wanted.ifaces.contains_key(key)).copied().collect();
+        for ifindex in gone {
+            if failures.note("removing an interface", self.remove_iface(ifindex)) {
+                self.written.ifaces.remove(&ifindex);
+            }
+        }
+        for key in missing(self.written.owners.keys(), |key| wanted.owners.contains_key(key)) {
+            if failures.note("removing a local address", removed(self.owners.remove(&Raw(key)))) {
+                self.written.owners.remove(&key);
+            }
+        }
+        for key in missing(self.written.further_owners.iter(), |key| wanted.further_owners.contains(key)) {
+            if failures.note("removing an owner", removed(self.further_owners.remove(&Raw(key)))) {
+                self.written.further_owners.remove(&key);
+            }
+        }
+        for key in missing(self.written.next_hops.keys(), |key| wanted.next_hops.contains_key(key)) {
+            if failures.note("removing a next hop", removed(self.next_hops.remove(&trie_key(key)))) {
+                self.written.next_hops.remove(&key);
+            }
+        }
+    }
+
+    fn write_iface(&mut self, ifindex: u32, iface: Iface) -> Result<(), MapError> {
+        if ifindex < self.ifaces.len() {
+            self.ifaces.set(ifindex, Raw(iface), 0)
+        } else {
+            self.ifaces_high.insert(ifindex, Raw(iface), 0)
+        }
+    }
+
+    fn remove_iface(&mut self, ifindex: u32) -> Result<(), MapError> {
+        if ifindex < self.ifaces.len() {
+            self.ifaces.set(ifindex, Raw(Iface::EMPTY), 0)
+        } else {
+            removed(self.ifaces_high.remove(&ifindex))
+        }
+    }
+}
+
+pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
+    ebpf.take_map(name).with_context(|| format!("the built object has no map {name}"))
+}
+
+fn changed<'a, K: Copy + Eq + Hash, V: Copy + Eq>(
+    written: &std::collections::HashMap<K, V>,
+    wanted: &'a std::collections::HashMap<K, V>,
+) -> Vec<(K, V)> {
+    let differs = |(key, value): &(&'a K, &'a V)| written.get(*key) != Some(*value);
+    wanted.iter().filter(differs).map(|(key, value)| (*key, *value)).collect()
+}
+
+fn missing<'a, K: Copy + 'a>(written: impl Iterator<Item = &'a K>, wanted: impl Fn(&K) -> bool) -> Vec<K> {
+    written.filter(|key| !wanted(key)).copied().collect()
+}
+
+/// What is not there needs no removal.
+fn removed(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        other => other,
+    }
+}
+
+fn trie_key((key, length): (NextHopKey, u8)) -> Key<Raw<NextHopKey>> {
+    Key::new(NextHopKey::OWNER_BITS + u32::from(length), Raw(key))
+}
+
+/// The first failure of a row of writes, and how many there were.
+#[derive(Default)]
+struct Failures {
+    first: Option<anyhow::Error>,
+    count: usize,
+}
+
+impl Failures {
+    /// Whether `result` is a success.
+    fn note(&mut self, what: &'static str, result: Result<(), MapError>) -> bool {
+        match result {
+            Ok(()) => true,
+            Err(error) => {
+                self.count += 1;
+                self.first.get_or_insert_with(|| anyhow::Error::new(error).context(what));
+                false
+            }
+        }
+    }
+
+    fn into_result(self) -> Result<()> {
+        let count = self.count;
+        self.first.map_or(Ok(()), |first| {
+            Err(first.context(format!("writing the BPF maps: {count} entries failed, the first while")))
+        })
+    }
+}

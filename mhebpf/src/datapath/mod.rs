@@ -1,0 +1,13 @@
+//! The programs and maps in the kernel.
+
+mod attach;
+mod clsact;
+mod counters;
+mod load;
+mod maps;
+mod raw;
+
+pub use attach::{Attachments, Hook};
+pub use counters::{Count, Counters};
+pub use load::{Datapath, Programs, load};
+pub use maps::Maps;

@@ -1,0 +1,14 @@
+//! The daemon of mhebpf: keeps the kernel programs of a strong end system in step with the host.
+//!
+//! The way of a change: [`netlink`] wakes the [`daemon`], which takes a snapshot of the host, has the [`model`] compute what the
+//! programs need to know, and writes the difference to the maps of the [`datapath`].
+
+pub mod announce;
+pub mod cli;
+pub mod daemon;
+pub mod datapath;
+pub mod instance;
+pub mod model;
+pub mod netlink;
+pub mod preflight;
+pub mod summary;

@@ -1,0 +1,204 @@
+//! Which interfaces are enforced.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use glob::Pattern;
+
+use super::host::{Host, Link, LinkKind, Prefix};
+
+/// How the operator names the interfaces to enforce.
+#[derive(Clone, Debug)]
+pub enum Selector {
+    /// Those whose name matches one of the patterns.
+    Matching(Vec<Pattern>),
+    /// The uplinks: see [`Selection`].
+    Uplinks,
+}
+
+/// The outcome of a selection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// The ifindices of the enforced interfaces.
+    pub enforced: BTreeSet<u32>,
+    /// Interfaces that are left out, each with the reason.
+    pub left_out: BTreeMap<u32, &'static str>,
+}
+
+const NOT_ETHERNET: &str = "not an Ethernet device";
+const WITHOUT_WIRE: &str = "no packet leaves the host through it";
+const PORT: &str = "a port: its bridge, bond or team is the interface";
+const CONTAINER: &str = "its peer is in another network namespace: a container's";
+const INSIDE_BRIDGE: &str = "a bridge without an uplink among its ports";
+
+impl Selector {
+    /// Selects among the links of `host`.
+    ///
+    /// Matching names take Ethernet devices; of the others they say why not. Uplinks are the Ethernet devices through which packets
+    /// leave the host: neither loopback nor dummy, no port of a bridge, bond or team, no bridge between containers, and no veth to
+    /// another namespace unless the host has nothing else (as in a container, where such a veth is the uplink).
+    pub fn select(&self, host: &Host) -> Selection {
+        let mut selection = Selection::default();
+        match self {
+            Self::Matching(patterns) => {
+                for link in host.links.values() {
+                    if patterns.iter().any(|pattern| pattern.matches(&link.name)) {
+                        selection.decide(link, without_ethernet(link));
+                    }
+                }
+            }
+            Self::Uplinks => {
+                let container = has_other_uplinks(host);
+                for link in host.links.values() {
+                    selection.decide(link, not_an_uplink(host, link, container));
+                }
+            }
+        }
+        selection
+    }
+
+    /// Names the selector for a message.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Matching(patterns) => {
+                patterns.iter().map(|pattern| format!("'{pattern}'")).collect::<Vec<_>>().join(" or ")
+            }
+            Self::Uplinks => "--all".to_owned(),
+        }
+    }
+}
+
+impl Selection {
+    fn decide(&mut self, link: &Link, objection: Option<&'static str>) {
+        match objection {
+            None => {
+                self.enforced.insert(link.index);
+            }
+            Some(reason) => {
+                self.left_out.insert(link.index, reason);
+            }
+        }
+    }
+}
+
+fn without_ethernet(link: &Link) -> Option<&'static str> {
+    if link.kind.is_without_wire() {
+        Some(WITHOUT_WIRE)
+    } else if !link.ethernet {
+        Some(NOT_ETHERNET)
+    } else {
+        None
+    }
+}
+
+fn not_an_uplink(host: &Host, link: &Link, has_other_uplinks: bool) -> Option<&'static str> {
+    if let Some(reason) = without_ethernet(link) {
+        return Some(reason);
+    }
+    let master = link.master.and_then(|master| host.links.get(&master));
+    if master.is_some_and(|master| master.kind != LinkKind::Vrf) {
+        return Some(PORT);
+    }
+    if is_container_veth(link) {
+        return has_other_uplinks.then_some(CONTAINER);
+    }
+    let bridges_containers =
+        link.kind == LinkKind::Aggregate && host.ports_of(link.index).all(|port| port.kind == LinkKind::Veth);
+    (bridges_containers && has_other_uplinks).then_some(INSIDE_BRIDGE)
+}
+
+/// Whether the host has a way out that is surely one: a device that is neither a veth nor made of veths.
+fn has_other_uplinks(host: &Host) -> bool {
+    host.links.values().any(|link| {
+        link.ethernet
+            && !link.kind.is_without_wire()
+            && !matches!(link.kind, LinkKind::Veth | LinkKind::Aggregate | LinkKind::Vrf)
+    })
+}
+
+fn is_container_veth(link: &Link) -> bool {
+    link.kind == LinkKind::Veth && link.link_elsewhere
+}
+
+/// The subnets that more than one Ethernet interface has an address in: where a weak end system hurts.
+pub fn shared_subnets(host: &Host) -> BTreeMap<Prefix, BTreeSet<u32>> {
+    let mut subnets: BTreeMap<Prefix, BTreeSet<u32>> = BTreeMap::new();
+    for address in &host.addresses {
+        let on_a_wire = host.links.get(&address.ifindex).is_some_and(|link| without_ethernet(link).is_none());
+        if on_a_wire && address.subnet.length() < 32 {
+            subnets.entry(address.subnet).or_default().insert(address.ifindex);
+        }
+    }
+    subnets.retain(|_, interfaces| interfaces.len() > 1);
+    subnets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::testing::{address, host, link};
+
+    fn veth_to_elsewhere(index: u32) -> Link {
+        Link { link_elsewhere: true, ..link(index, LinkKind::Veth) }
+    }
+
+    fn uplinks(host: &Host) -> Vec<u32> {
+        Selector::Uplinks.select(host).enforced.into_iter().collect()
+    }
+
+    #[test]
+    fn names_match_by_glob() {
+        let host = host([link(2, LinkKind::Other), link(3, LinkKind::Other), link(30, LinkKind::Other)], []);
+        let selector = Selector::Matching(vec![Pattern::new("eth?").expect("a pattern")]);
+        assert_eq!(selector.select(&host).enforced, BTreeSet::from([2, 3]));
+    }
+
+    #[test]
+    fn in_a_container_the_veth_is_the_uplink() {
+        let host = host([link(1, LinkKind::Loopback), veth_to_elsewhere(2), veth_to_elsewhere(3)], []);
+        assert_eq!(uplinks(&host), [2, 3]);
+    }
+
+    #[test]
+    fn on_a_container_node_the_veths_and_their_bridge_are_left_alone() {
+        let mut port = veth_to_elsewhere(5);
+        port.master = Some(4);
+        let host = host(
+            [
+                link(1, LinkKind::Loopback),
+                link(2, LinkKind::Other),
+                veth_to_elsewhere(3),
+                link(4, LinkKind::Aggregate),
+                port,
+            ],
+            [],
+        );
+        assert_eq!(uplinks(&host), [2]);
+        let left_out = Selector::Uplinks.select(&host).left_out;
+        assert_eq!(left_out[&3], CONTAINER);
+        assert_eq!(left_out[&4], INSIDE_BRIDGE);
+        assert_eq!(left_out[&5], PORT);
+    }
+
+    #[test]
+    fn a_bond_is_an_uplink_and_its_ports_are_not() {
+        let mut port = link(2, LinkKind::Other);
+        port.master = Some(9);
+        let host = host([port, link(9, LinkKind::Aggregate)], []);
+        assert_eq!(uplinks(&host), [9]);
+    }
+
+    #[test]
+    fn shared_subnets_are_found() {
+        let host = host(
+            [link(2, LinkKind::Other), link(3, LinkKind::Other), link(4, LinkKind::Other)],
+            [
+                address(2, [192, 168, 0, 100], 21),
+                address(3, [192, 168, 0, 101], 21),
+                address(4, [10, 0, 0, 1], 8),
+            ],
+        );
+        let shared = shared_subnets(&host);
+        assert_eq!(shared.len(), 1);
+        assert_eq!(shared.values().next(), Some(&BTreeSet::from([2, 3])));
+    }
+}

@@ -1,0 +1,161 @@
+//! Frames and packets made by hand, to be sent as they are.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use anyhow::{Context as _, Result};
+use etherparse::{Icmpv4Header, Icmpv4Type, IcmpEchoHeader, PacketBuilder};
+
+use crate::{
+    frame::{ARP_REPLY, ARP_REQUEST, Arp, ETHERTYPE_ARP, ETHERTYPE_IPV4},
+    mac::Mac,
+};
+
+/// Ethernet's hardware type in ARP.
+pub const HARDWARE_ETHERNET: u16 = 1;
+/// IEEE 802's hardware type in ARP, which Linux accepts just as well.
+pub const HARDWARE_IEEE802: u16 = 6;
+
+/// From whom to whom a frame goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Stations {
+    /// The sending station.
+    pub source: Mac,
+    /// The receiving station or group.
+    pub destination: Mac,
+}
+
+impl Arp {
+    /// "Who has `target`? Tell `sender`."
+    pub const fn request(sender_mac: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> Self {
+        Self { operation: ARP_REQUEST, sender_mac, sender, target_mac: Mac::ZERO, target }
+    }
+
+    /// "`sender` is at `sender_mac`", said to the target.
+    pub const fn reply(sender_mac: Mac, sender: Ipv4Addr, target_mac: Mac, target: Ipv4Addr) -> Self {
+        Self { operation: ARP_REPLY, sender_mac, sender, target_mac, target }
+    }
+
+    /// Announces `address` by a request for itself (RFC 5227 section 3).
+    pub const fn announcement(mac: Mac, address: Ipv4Addr) -> Self {
+        Self::request(mac, address, address)
+    }
+
+    /// The packet in a frame from its sender to `destination`.
+    pub fn frame(&self, destination: Mac) -> Vec<u8> {
+        self.frame_with_hardware_type(destination, HARDWARE_ETHERNET)
+    }
+
+    /// The same with another hardware type.
+    pub fn frame_with_hardware_type(&self, destination: Mac, hardware_type: u16) -> Vec<u8> {
+        let stations = Stations { source: self.sender_mac, destination };
+        let mut body = Vec::with_capacity(28);
+        body.extend(hardware_type.to_be_bytes());
+        body.extend(ETHERTYPE_IPV4.to_be_bytes());
+        body.extend([6, 4]);
+        body.extend(self.operation.to_be_bytes());
+        body.extend(self.sender_mac.0);
+        body.extend(self.sender.octets());
+        body.extend(self.target_mac.0);
+        body.extend(self.target.octets());
+        ethernet(stations, ETHERTYPE_ARP, &body)
+    }
+}
+
+/// A frame of any kind.
+pub fn ethernet(stations: Stations, ethertype: u16, body: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(14 + body.len());
+    frame.extend(stations.destination.0);
+    frame.extend(stations.source.0);
+    frame.extend(ethertype.to_be_bytes());
+    frame.extend(body);
+    frame
+}
+
+/// The same frame with VLAN tags, each a type and contents, the outer one first.
+pub fn tagged(frame: &[u8], tags: &[(u16, u16)]) -> Vec<u8> {
+    let (stations, rest) = frame.split_at(frame.len().min(12));
+    let mut tagged = stations.to_vec();
+    for (ethertype, contents) in tags {
+        tagged.extend(ethertype.to_be_bytes());
+        tagged.extend(contents.to_be_bytes());
+    }
+    tagged.extend(rest);
+    tagged
+}
+
+/// A UDP datagram in a frame, with right checksums.
+///
+/// # Errors
+///
+/// When the payload is too long.
+pub fn udp(stations: Stations, from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Result<Vec<u8>> {
+    let builder = PacketBuilder::ethernet2(stations.source.0, stations.destination.0)
+        .ipv4(from.ip().octets(), to.ip().octets(), 64)
+        .udp(from.port(), to.port());
+    let mut frame = Vec::with_capacity(builder.size(payload.len()));
+    builder.write(&mut frame, payload).context("writing a UDP datagram")?;
+    Ok(frame)
+}
+
+/// An ICMP echo request in a frame.
+///
+/// # Errors
+///
+/// When the payload is too long.
+pub fn echo_request(stations: Stations, from: Ipv4Addr, to: Ipv4Addr, id: u16) -> Result<Vec<u8>> {
+    let builder = PacketBuilder::ethernet2(stations.source.0, stations.destination.0)
+        .ipv4(from.octets(), to.octets(), 64)
+        .icmpv4_echo_request(id, 1);
+    let mut frame = Vec::with_capacity(builder.size(0));
+    builder.write(&mut frame, &[]).context("writing an ICMP echo request")?;
+    Ok(frame)
+}
+
+/// An ICMP echo request without an IP header, as a raw socket takes it.
+pub fn echo_message(id: u16, sequence: u16, payload: &[u8]) -> Vec<u8> {
+    let echo = Icmpv4Type::EchoRequest(IcmpEchoHeader { id, seq: sequence });
+    let mut message = Icmpv4Header::with_checksum(echo, payload).to_bytes().to_vec();
+    message.extend(payload);
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{ETHERTYPE_QINQ, ETHERTYPE_VLAN, Frame};
+
+    const HERE: Stations = Stations { source: Mac::lab(1), destination: Mac::lab(2) };
+
+    #[test]
+    fn what_is_crafted_is_read_back() {
+        let arp = Arp::request(Mac::lab(1), [10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let frame = Frame::parse(&arp.frame(Mac::BROADCAST)).unwrap();
+        assert_eq!(frame.arp(), Some(&arp));
+        assert_eq!((frame.source, frame.destination), (Mac::lab(1), Mac::BROADCAST));
+
+        let (from, to) = ("10.0.0.1:1000".parse().unwrap(), "10.0.0.2:2000".parse().unwrap());
+        let frame = Frame::parse(&udp(HERE, from, to, b"hello").unwrap()).unwrap();
+        assert_eq!(frame.ipv4().unwrap().ports, Some((1000, 2000)));
+        assert_eq!(frame.speaker(), Some(*from.ip()));
+        assert!(!frame.ipv4().unwrap().is_fragment());
+    }
+
+    #[test]
+    fn tags_are_read_from_the_outside_in() {
+        let arp = Arp::announcement(Mac::lab(1), [10, 0, 0, 1].into());
+        let tags = [(ETHERTYPE_QINQ, 0), (ETHERTYPE_VLAN, 0x2000)];
+        let frame = Frame::parse(&tagged(&arp.frame(Mac::BROADCAST), &tags)).unwrap();
+        assert_eq!(frame.tags, tags);
+        assert_eq!(frame.arp(), Some(&arp));
+        assert!(frame.is_untagged_or_priority_tagged());
+    }
+
+    #[test]
+    fn no_length_of_a_frame_is_too_short_to_be_read() {
+        let echo = echo_request(HERE, [10, 0, 0, 1].into(), [10, 0, 0, 2].into(), 7).unwrap();
+        for length in 0..echo.len() {
+            let frame = Frame::parse(&echo[..length]);
+            assert_eq!(frame.is_some(), length >= 14, "{length}");
+        }
+    }
+}

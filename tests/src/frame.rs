@@ -1,0 +1,245 @@
+//! What was in a captured frame, read independently of mhebpf's own parser.
+
+use std::{fmt, net::Ipv4Addr};
+
+use crate::mac::Mac;
+
+/// Ethernet's type of IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// Ethernet's type of ARP.
+pub const ETHERTYPE_ARP: u16 = 0x0806;
+/// Ethernet's type of an 802.1Q tag.
+pub const ETHERTYPE_VLAN: u16 = 0x8100;
+/// Ethernet's type of an 802.1ad tag.
+pub const ETHERTYPE_QINQ: u16 = 0x88a8;
+
+/// An ARP request.
+pub const ARP_REQUEST: u16 = 1;
+/// An ARP reply.
+pub const ARP_REPLY: u16 = 2;
+
+/// An Ethernet frame without its payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The sending station.
+    pub source: Mac,
+    /// The receiving station or group.
+    pub destination: Mac,
+    /// Each VLAN tag's type and contents, the outer one first.
+    pub tags: Vec<(u16, u16)>,
+    /// What follows.
+    pub packet: Packet,
+}
+
+/// The packet in a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Packet {
+    /// ARP for IPv4, whatever the hardware type.
+    Arp(Arp),
+    /// An IPv4 datagram.
+    Ipv4(Ipv4),
+    /// Anything else, by its Ethernet type.
+    Other(u16),
+}
+
+/// An ARP packet (RFC 826).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arp {
+    /// [`ARP_REQUEST`], [`ARP_REPLY`] or another.
+    pub operation: u16,
+    /// The sender's hardware address.
+    pub sender_mac: Mac,
+    /// The sender protocol address.
+    pub sender: Ipv4Addr,
+    /// The target's hardware address.
+    pub target_mac: Mac,
+    /// The target protocol address.
+    pub target: Ipv4Addr,
+}
+
+/// An IPv4 header and what is known of the payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv4 {
+    /// The source address.
+    pub source: Ipv4Addr,
+    /// The destination address.
+    pub destination: Ipv4Addr,
+    /// The protocol's number: 1 ICMP, 6 TCP, 17 UDP.
+    pub protocol: u8,
+    /// Where a fragment belongs, in bytes; 0 in a whole datagram.
+    pub fragment_offset: u16,
+    /// Whether further fragments follow.
+    pub more_fragments: bool,
+    /// Source and destination port, in a datagram that begins with them.
+    pub ports: Option<(u16, u16)>,
+    /// TCP's flags, or 0.
+    pub tcp_flags: u8,
+    /// ICMP's type, or 0.
+    pub icmp_type: u8,
+}
+
+impl Frame {
+    /// Reads a frame of which at least the headers are there; `None` when not even Ethernet's is.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let destination = Mac(bytes.get(0..6)?.try_into().ok()?);
+        let source = Mac(bytes.get(6..12)?.try_into().ok()?);
+        let mut tags = Vec::new();
+        let mut at = 12;
+        let ethertype = loop {
+            let ethertype = word(bytes, at)?;
+            if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_QINQ {
+                break ethertype;
+            }
+            let Some(contents) = word(bytes, at + 2) else { break ethertype };
+            tags.push((ethertype, contents));
+            at += 4;
+        };
+        let body = bytes.get(at + 2..).unwrap_or_default();
+        let packet = match ethertype {
+            ETHERTYPE_ARP => Arp::parse(body).map(Packet::Arp),
+            ETHERTYPE_IPV4 => Ipv4::parse(body).map(Packet::Ipv4),
+            _ => None,
+        };
+        Some(Self { source, destination, tags, packet: packet.unwrap_or(Packet::Other(ethertype)) })
+    }
+
+    /// Whether the frame belongs to no VLAN: untagged, or tagged for its priority only.
+    pub fn is_untagged_or_priority_tagged(&self) -> bool {
+        self.tags.iter().all(|(_, contents)| contents & 0x0fff == 0)
+    }
+
+    /// The ARP packet inside.
+    pub fn arp(&self) -> Option<&Arp> {
+        match &self.packet {
+            Packet::Arp(arp) => Some(arp),
+            _ => None,
+        }
+    }
+
+    /// The IPv4 datagram inside.
+    pub fn ipv4(&self) -> Option<&Ipv4> {
+        match &self.packet {
+            Packet::Ipv4(ipv4) => Some(ipv4),
+            _ => None,
+        }
+    }
+
+    /// The address that speaks: IPv4's source, ARP's sender protocol address.
+    pub fn speaker(&self) -> Option<Ipv4Addr> {
+        match &self.packet {
+            Packet::Arp(arp) => Some(arp.sender),
+            Packet::Ipv4(ipv4) => Some(ipv4.source),
+            Packet::Other(_) => None,
+        }
+    }
+}
+
+impl Arp {
+    fn parse(body: &[u8]) -> Option<Self> {
+        // The kernel accepts hardware type 6 (IEEE 802) like 1, and so does this: only the sizes matter.
+        if word(body, 2)? != ETHERTYPE_IPV4 || body.get(4..6)? != [6, 4] {
+            return None;
+        }
+        Some(Self {
+            operation: word(body, 6)?,
+            sender_mac: Mac(body.get(8..14)?.try_into().ok()?),
+            sender: address(body, 14)?,
+            target_mac: Mac(body.get(18..24)?.try_into().ok()?),
+            target: address(body, 24)?,
+        })
+    }
+}
+
+impl Ipv4 {
+    fn parse(body: &[u8]) -> Option<Self> {
+        let header_length = usize::from(body.first()? & 0x0f) * 4;
+        let fragment = word(body, 6)?;
+        let protocol = *body.get(9)?;
+        let fragment_offset = (fragment & 0x1fff) * 8;
+        let payload =
+            if fragment_offset == 0 { body.get(header_length..).unwrap_or_default() } else { &[] };
+        let ports = match protocol {
+            6 | 17 => word(payload, 0).zip(word(payload, 2)),
+            _ => None,
+        };
+        Some(Self {
+            source: address(body, 12)?,
+            destination: address(body, 16)?,
+            protocol,
+            fragment_offset,
+            more_fragments: fragment & 0x2000 != 0,
+            ports,
+            tcp_flags: if protocol == 6 { payload.get(13).copied().unwrap_or_default() } else { 0 },
+            icmp_type: if protocol == 1 { payload.first().copied().unwrap_or_default() } else { 0 },
+        })
+    }
+
+    /// Whether this is a part of a datagram only.
+    pub const fn is_fragment(&self) -> bool {
+        self.fragment_offset != 0 || self.more_fragments
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn address(bytes: &[u8], at: usize) -> Option<Ipv4Addr> {
+    let octets: [u8; 4] = bytes.get(at..at + 4)?.try_into().ok()?;
+    Some(octets.into())
+}
+
+/// Like tcpdump's lines with `-ne`, but shorter.
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} > {} ", self.source, self.destination)?;
+        for (_, contents) in &self.tags {
+            write!(f, "vlan {} ", contents & 0x0fff)?;
+        }
+        match &self.packet {
+            Packet::Arp(arp) => arp.fmt(f),
+            Packet::Ipv4(ipv4) => ipv4.fmt(f),
+            Packet::Other(ethertype) => write!(f, "ethertype {ethertype:#06x}"),
+        }
+    }
+}
+
+impl fmt::Display for Arp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { operation, sender_mac, sender, target, .. } = self;
+        match *operation {
+            ARP_REQUEST => write!(f, "ARP who-has {target} tell {sender}"),
+            ARP_REPLY => write!(f, "ARP {sender} is-at {sender_mac}"),
+            _ => write!(f, "ARP operation {operation} {sender} to {target}"),
+        }
+    }
+}
+
+impl fmt::Display for Ipv4 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ports {
+            Some((from, to)) => write!(f, "{}.{from} > {}.{to}", self.source, self.destination)?,
+            None => write!(f, "{} > {}", self.source, self.destination)?,
+        }
+        match (self.protocol, self.icmp_type) {
+            (1, 0) => f.write_str(" ICMP echo reply")?,
+            (1, 8) => f.write_str(" ICMP echo request")?,
+            (1, kind) => write!(f, " ICMP type {kind}")?,
+            (6, _) => write!(f, " TCP [{}]", tcp_flags(self.tcp_flags))?,
+            (17, _) => f.write_str(" UDP")?,
+            (other, _) => write!(f, " protocol {other}")?,
+        }
+        if self.is_fragment() {
+            write!(f, " fragment at {}", self.fragment_offset)?;
+        }
+        Ok(())
+    }
+}
+
+/// The flags in tcpdump's letters.
+fn tcp_flags(flags: u8) -> String {
+    [(0x01, 'F'), (0x02, 'S'), (0x04, 'R'), (0x08, 'P'), (0x10, '.')]
+        .into_iter()
+        .filter_map(|(bit, letter)| (flags & bit != 0).then_some(letter))
+        .collect()
+}

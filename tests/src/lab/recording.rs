@@ -1,0 +1,120 @@
+//! Questions to the capture since a moment.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+};
+
+use anyhow::Result;
+
+use super::Lab;
+use crate::{
+    capture::Captured,
+    frame::ARP_REPLY,
+    mac::Mac,
+    wait::PATIENCE,
+};
+
+/// The frames that crossed the lab's links since [`Lab::record`].
+#[derive(Clone, Copy, Debug)]
+pub struct Recording<'lab> {
+    lab: &'lab Lab,
+    start: usize,
+}
+
+impl<'lab> Recording<'lab> {
+    pub(super) const fn new(lab: &'lab Lab, start: usize) -> Self {
+        Self { lab, start }
+    }
+
+    /// All frames, when those that are still on their way have arrived.
+    ///
+    /// # Errors
+    ///
+    /// When the capture is not complete.
+    pub fn frames(&self) -> Result<Vec<Arc<Captured>>> {
+        self.lab.fence()?;
+        Ok(self.lab.capture.since(self.start))
+    }
+
+    /// The frames that the host sent, once those on their way have arrived.
+    ///
+    /// # Errors
+    ///
+    /// When the capture is not complete.
+    pub fn from_host(&self) -> Result<Vec<Arc<Captured>>> {
+        let mut frames = self.frames()?;
+        frames.retain(|frame| frame.from_host);
+        Ok(frames)
+    }
+
+    /// Waits for a frame from the host.
+    ///
+    /// # Errors
+    ///
+    /// When none comes in time, with what came instead.
+    pub fn wait_from_host(&self, what: &str, mut wanted: impl FnMut(&Captured) -> bool) -> Result<Arc<Captured>> {
+        self.lab.capture.wait_for(self.start, what, PATIENCE, |frame| frame.from_host && wanted(frame))
+    }
+
+    /// Waits for an IPv4 datagram from the host with this source address.
+    ///
+    /// # Errors
+    ///
+    /// When none comes in time, with what came instead.
+    pub fn wait_datagram_from(&self, source: Ipv4Addr) -> Result<Arc<Captured>> {
+        self.wait_from_host(&format!("a datagram from {source}"), |frame| {
+            frame.ipv4().is_some_and(|datagram| datagram.source == source)
+        })
+    }
+
+    /// Through which ports the host sent IPv4 datagrams with this source, and from which hardware addresses.
+    ///
+    /// # Errors
+    ///
+    /// When the capture is not complete.
+    pub fn ways_of(&self, source: Ipv4Addr) -> Result<BTreeSet<(usize, Mac)>> {
+        let frames = self.from_host()?;
+        let datagrams = frames.iter().filter(|f| f.ipv4().is_some_and(|datagram| datagram.source == source));
+        Ok(datagrams.map(|f| (f.port, f.frame.source)).collect())
+    }
+
+    /// Through which ports the host sent IPv4 datagrams with this source.
+    ///
+    /// # Errors
+    ///
+    /// When the capture is not complete.
+    pub fn ports_of(&self, source: Ipv4Addr) -> Result<BTreeSet<usize>> {
+        Ok(self.ways_of(source)?.into_iter().map(|(port, _)| port).collect())
+    }
+
+    /// The ports of datagrams by source address.
+    ///
+    /// # Errors
+    ///
+    /// When the capture is not complete.
+    pub fn ports_by_source(&self) -> Result<BTreeMap<Ipv4Addr, BTreeSet<usize>>> {
+        let mut ports: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for frame in self.from_host()? {
+            if let Some(datagram) = frame.ipv4() {
+                ports.entry(datagram.source).or_default().insert(frame.port);
+            }
+        }
+        Ok(ports)
+    }
+
+    /// The ports and sender hardware addresses of the host's ARP replies for this address, in order.
+    ///
+    /// # Errors
+    ///
+    /// When the capture is not complete.
+    pub fn arp_replies_for(&self, address: Ipv4Addr) -> Result<Vec<(usize, Mac)>> {
+        let frames = self.from_host()?;
+        let replies = frames.iter().filter_map(|frame| Some((frame.port, frame.arp()?)));
+        Ok(replies
+            .filter(|(_, arp)| arp.operation == ARP_REPLY && arp.sender == address)
+            .map(|(port, arp)| (port, arp.sender_mac))
+            .collect())
+    }
+}

@@ -1,0 +1,36 @@
+//! The lab in which mhebpf is tested and shown: network namespaces, captures on every link, and a judge of leaks.
+//!
+//! A [`Lab`] is a multihomed host on a switch, as small as the article's or larger. A test starts mhebpf in it with
+//! [`Lab::mhebpf`], makes traffic ([`traffic`], [`craft`]), asks a [`Recording`] what crossed which link, and ends with
+//! [`Lab::finish`], where the judge looks at every frame that left the host.
+//!
+//! Nothing here waits by the clock: a test waits for a condition with a deadline, or passes [`Lab::fence`], after which
+//! everything sent before has arrived.
+
+pub mod binary;
+pub mod capture;
+pub mod craft;
+pub mod daemon;
+pub mod frame;
+pub mod interface;
+mod judge;
+pub mod lab;
+pub mod mac;
+pub mod nat;
+mod netlink;
+pub mod netns;
+mod packet_socket;
+pub mod rtnetlink;
+mod sentinel;
+pub mod summary;
+pub mod tcx;
+pub mod traffic;
+pub mod wait;
+
+pub use capture::Captured;
+pub use daemon::{Daemon, Ended};
+pub use judge::GRACE;
+pub use lab::{FAR, Lab, PEER, Recording, SECOND_PEER};
+pub use mac::Mac;
+pub use netns::NetNs;
+pub use wait::{PATIENCE, wait_until};

@@ -1,0 +1,161 @@
+//! TCP: connections from a chosen source address, and a server that sends everything back.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use socket2::{Domain, Socket, Type};
+
+use crate::{netns::NetNs, wait::PATIENCE};
+
+/// Connects from an address of a namespace, any port, to a server.
+///
+/// # Errors
+///
+/// When the connection does not come about within [`PATIENCE`].
+pub fn connect(ns: &NetNs, from: Ipv4Addr, to: SocketAddrV4) -> Result<TcpStream> {
+    Ok(connect_timed(ns, from, to, PATIENCE)?.0)
+}
+
+/// The same, with the time that the handshake took.
+///
+/// # Errors
+///
+/// When the connection does not come about within `limit`.
+pub fn connect_timed(
+    ns: &NetNs,
+    from: Ipv4Addr,
+    to: SocketAddrV4,
+    limit: Duration,
+) -> Result<(TcpStream, Duration)> {
+    ns.run(|| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddrV4::new(from, 0).into()).with_context(|| format!("binding to {from}"))?;
+        let start = Instant::now();
+        socket
+            .connect_timeout(&to.into(), limit)
+            .with_context(|| format!("connecting from {from} to {to}"))?;
+        let elapsed = start.elapsed();
+        Ok((prepared(socket.into())?, elapsed))
+    })
+}
+
+/// Sends bytes to a server that echoes, and checks what comes back.
+///
+/// # Errors
+///
+/// When something else or nothing comes back.
+pub fn echo(stream: &mut TcpStream, message: &[u8]) -> Result<()> {
+    stream.write_all(message).context("sending")?;
+    let mut back = vec![0; message.len()];
+    stream.read_exact(&mut back).context("waiting for the echo")?;
+    ensure!(back == message, "the echo differs from what was sent");
+    Ok(())
+}
+
+/// Sends this many bytes to a server that echoes, while reading them back.
+///
+/// # Errors
+///
+/// When one of them is lost or changed.
+pub fn echo_bulk(stream: &TcpStream, size: usize) -> Result<()> {
+    // A prime as the modulus, so that no two segments are alike.
+    let data: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| (&*stream).write_all(&data));
+        let mut back = vec![0; size];
+        (&*stream).read_exact(&mut back).context("waiting for the echo")?;
+        writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).context("sending")?;
+        ensure!(back == data, "the echo differs from what was sent");
+        Ok(())
+    })
+}
+
+fn prepared(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// A server that sends back what it gets. It ends when it is dropped.
+#[derive(Debug)]
+pub struct EchoServer {
+    address: SocketAddrV4,
+    listener: TcpListener,
+    open: Arc<Mutex<Open>>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    streams: Vec<TcpStream>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl EchoServer {
+    /// Listens on an address of a namespace; on port 0 for any.
+    ///
+    /// # Errors
+    ///
+    /// When the address is not there.
+    pub fn start(ns: &NetNs, address: Ipv4Addr, port: u16) -> Result<Self> {
+        let listener = ns.run(|| {
+            TcpListener::bind((address, port)).with_context(|| format!("listening on {address}:{port}"))
+        })?;
+        let SocketAddr::V4(address) = listener.local_addr()? else { unreachable!("bound to IPv4") };
+        let open = Arc::new(Mutex::new(Open::default()));
+        let (accepting, shared) = (listener.try_clone()?, Arc::clone(&open));
+        let acceptor = thread::spawn(move || {
+            while let Ok((stream, _)) = accepting.accept() {
+                let Ok(copy) = stream.try_clone() else { break };
+                let handler = thread::spawn(move || serve(&stream));
+                let mut open = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                open.streams.push(copy);
+                open.threads.push(handler);
+            }
+        });
+        Ok(Self { address, listener, open, acceptor: Some(acceptor) })
+    }
+
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddrV4 {
+        self.address
+    }
+}
+
+impl Drop for EchoServer {
+    fn drop(&mut self) {
+        // SAFETY: shutdown takes no pointers; the listener is open. It makes `accept` return.
+        unsafe { libc::shutdown(self.listener.as_raw_fd(), libc::SHUT_RDWR) };
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+        let open = std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner));
+        for stream in &open.streams {
+            // Fails when the client has closed it already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        for thread in open.threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(mut stream: &TcpStream) {
+    let mut buffer = vec![0; 1 << 16];
+    // Errors are the client's business: it sees the connection end.
+    let _ = stream.set_nodelay(true);
+    while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        if stream.write_all(&buffer[..length]).is_err() {
+            break;
+        }
+    }
+    let _ = stream.shutdown(Shutdown::Both);
+}

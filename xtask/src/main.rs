@@ -1,0 +1,58 @@
+//! The tasks of the workspace, run as `cargo xtask TASK`.
+//!
+//! One module per task. There are no dependencies, so that the first `cargo xtask` on a machine starts at once.
+
+use std::{env, ffi::OsString, process::ExitCode};
+
+mod apt;
+mod build;
+mod demo;
+mod doctor;
+mod machine;
+mod plan;
+mod setup;
+mod step;
+mod summary;
+mod test;
+mod toolchain;
+
+const HELP: &str = "\
+The tasks of mhebpf. Usage: cargo xtask TASK
+
+  demo   [ARGS]         build mhebpf and show what it does in a lab of network namespaces (as root)
+  test   [-- ARGS]      format check, lints and all tests (as root); ARGS go to the test programs, a filter for example
+  build  [ARGS]         release build of mhebpf; ARGS go to cargo
+  setup  [--way WAY]    install what building, demo and test need and the machine lacks
+  doctor                show the tool chain and the kernel, and what is wrong with them
+  help                  this text
+
+demo, test and build call setup first. WAY is how setup gets a compiler for the eBPF programs:
+  rustup   a nightly toolchain with its rust-src component
+  debian   the packages rustc-web, cargo-web and libstd-rust-web-dev-bpf
+Without --way it takes the first that is there or that can be installed. MHEBPF_EBPF_TOOLCHAIN names a compiler to
+build with: a rustup toolchain (mhebpf-debian is Debian's), or empty for the rustc on PATH that is not rustup's.
+";
+
+fn main() -> ExitCode {
+    let mut arguments = env::args_os().skip(1);
+    let task = arguments.next().unwrap_or_else(|| OsString::from("help"));
+    let rest: Vec<OsString> = arguments.collect();
+    match task.to_str() {
+        Some("demo") => demo::task(&rest),
+        Some("test") => test::task(&rest),
+        Some("build") => build::task(&rest),
+        Some("setup") => setup::task(&rest),
+        Some("doctor") if rest.is_empty() => doctor::task(),
+        Some("help" | "--help" | "-h") => {
+            print!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        _ => usage(&format!("no such task: {} {}", task.display(), rest.join(" ".as_ref()).display())),
+    }
+}
+
+/// Reports a command line that makes no sense.
+fn usage(problem: &str) -> ExitCode {
+    eprintln!("xtask: {}\n\n{HELP}", problem.trim_end());
+    ExitCode::from(2)
+}

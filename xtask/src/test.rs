@@ -1,0 +1,104 @@
+//! `cargo xtask test`: format check, lints and all tests, with their sum in the last line.
+
+use std::{
+    ffi::OsString,
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Command, ExitCode, Stdio},
+};
+
+use crate::{
+    machine, setup,
+    step::{Failed, run, show},
+    summary::Summary,
+    toolchain::find_program,
+};
+
+/// Sets up what is missing and runs all checks and tests; what follows `--` goes to the test programs.
+pub(crate) fn task(arguments: &[OsString]) -> ExitCode {
+    let to_tests = match arguments {
+        [] => arguments,
+        [separator, rest @ ..] if separator == "--" => rest,
+        [other, ..] => {
+            return crate::usage(&format!("test: {} must come after --", other.display()));
+        }
+    };
+    let mut sum = Summary::default();
+    match setup::ensure(None) {
+        Ok(()) => check_and_test(to_tests, &mut sum),
+        Err(Failed) => sum += Summary::of_check(false),
+    }
+    println!("{sum}");
+    if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn check_and_test(to_tests: &[OsString], sum: &mut Summary) {
+    let mut check = |what, arguments: &[&str]| {
+        let passed = run("test", what, Command::new("cargo").args(arguments)).is_ok();
+        *sum += Summary::of_check(passed);
+        passed
+    };
+    check("format", &["fmt", "--all", "--check"]);
+    check("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    // The live tests run this program, which cargo would not build for the tests of other packages.
+    if check("building mhebpf", &["build", "--package", "mhebpf"]) {
+        *sum += run_tests(to_tests);
+    }
+}
+
+/// Runs the tests of all packages, as root where that is possible: namespaces and programs need it.
+fn run_tests(to_tests: &[OsString]) -> Summary {
+    let mut command = Command::new("cargo");
+    command.args(["test", "--workspace", "--no-fail-fast"]);
+    if !machine::is_root() && find_program("sudo").is_some() {
+        command.args(["--config", "target.'cfg(unix)'.runner=['sudo', '--preserve-env']"]);
+    }
+    if !to_tests.is_empty() {
+        command.arg("--").args(to_tests);
+    }
+    println!("test: running {}", show(&command));
+    let mut sum = Summary::default();
+    let succeeded = match forward(&mut command, &mut sum) {
+        Ok(succeeded) => succeeded,
+        Err(error) => {
+            eprintln!("test: cannot run {}: {error}", show(&command));
+            false
+        }
+    };
+    // Tests that were not compiled or that died have no result line.
+    if !succeeded && sum.failed == 0 {
+        sum += Summary::of_check(false);
+    }
+    sum
+}
+
+/// Runs a command, copies its standard output line by line as it comes, and adds up the results in it.
+fn forward(command: &mut Command, sum: &mut Summary) -> std::io::Result<bool> {
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
+    if let Some(output) = child.stdout.take() {
+        let mut output = BufReader::new(output);
+        let mut line = Vec::new();
+        while output.read_until(b'\n', &mut line)? > 0 {
+            std::io::stdout().write_all(&line)?;
+            if let Some(result) = Summary::parse(&String::from_utf8_lossy(&line)) {
+                *sum += result;
+            }
+            line.clear();
+        }
+    }
+    Ok(child.wait()?.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_in_the_output_of_a_command_are_added_up() {
+        let script = "echo 'test result: ok. 2 passed; 0 failed; 0 ignored; x'; \
+                      echo noise; echo 'test result: FAILED. 1 passed; 1 failed; 1 ignored; x'; exit 1";
+        let mut sum = Summary::default();
+        let status = forward(Command::new("sh").args(["-c", script]), &mut sum);
+        assert!(matches!(status, Ok(false)));
+        assert_eq!(sum, Summary { passed: 3, failed: 1, skipped: 1 });
+    }
+}
