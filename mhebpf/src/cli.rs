@@ -127,6 +127,14 @@ impl RunOptions {
         }
     }
 
+    /// The policy in the words of the command line.
+    pub fn intent(&self) -> String {
+        let mode = name(&self.mode);
+        let receive = name(&self.receive);
+        let unknown = name(&self.unknown);
+        format!("mode {mode}, receive {receive}, unknown {unknown}")
+    }
+
     /// What is enforced on each of them.
     pub fn policy(&self) -> Policy {
         let observe = self.mode == Mode::Observe;
@@ -149,6 +157,11 @@ impl RunOptions {
             },
         }
     }
+}
+
+/// The name of a value as it is given on the command line.
+fn name(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

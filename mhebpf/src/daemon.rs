@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use mhebpf_ebpf::Send;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval_at, sleep},
@@ -26,8 +27,8 @@ use crate::{
 /// How often the host is dumped even if no event came.
 const CROSS_CHECK: Duration = Duration::from_secs(30);
 
-/// How long to wait before a failed synchronisation is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+/// How long to wait before a failed synchronisation is tried again: at first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(32));
 
 /// A command line that can't be carried out as it is.
 #[derive(Debug)]
@@ -53,12 +54,13 @@ pub async fn run(options: &RunOptions) -> Result<()> {
         return Err(UsageError(no_selection(&dumper.host().await?)).into());
     };
     preflight::check()?;
-    let _instance = Instance::claim()?;
+    let _instance = Instance::claim().await?;
     let mut stop = Stop::new(options.run_for)?;
     // Subscribed before the first dump, so that nothing falls between the two.
     let mut events = Events::subscribe()?;
     let mut daemon = Daemon {
         policy: options.policy(),
+        intent: options.intent(),
         selector,
         announcer: (!options.no_announce).then(Announcer::default),
         attachments: Attachments::new(options.hook),
@@ -68,7 +70,7 @@ pub async fn run(options: &RunOptions) -> Result<()> {
         ready: false,
     };
     let outcome = match daemon.start(&mut dumper).await {
-        Ok(()) => daemon.keep_in_step(&mut dumper, &mut events, &mut stop).await,
+        Ok(pace) => daemon.keep_in_step(&mut dumper, &mut events, &mut stop, pace).await,
         Err(error) => Err(error),
     };
     daemon.attachments.detach_all();
@@ -79,6 +81,8 @@ pub async fn run(options: &RunOptions) -> Result<()> {
 
 struct Daemon {
     policy: Policy,
+    /// The policy in the operator's words.
+    intent: String,
     selector: Selector,
     announcer: Option<Announcer>,
     attachments: Attachments,
@@ -91,19 +95,18 @@ struct Daemon {
 }
 
 impl Daemon {
-    /// The first synchronisation, whose failure ends the start.
-    async fn start(&mut self, dumper: &mut Dumper) -> Result<()> {
-        let failed = self.synchronise(dumper).await?;
-        // A host that is busy changing its interfaces is no reason to fail; one that refuses the programs is.
-        if let Some(error) = failed
-            && self.attachments.names().next().is_none()
-        {
-            return Err(error);
+    /// The first synchronisation. It fails where the kernel refuses the programs everywhere; trouble with some of the interfaces or
+    /// entries is tried again later.
+    async fn start(&mut self, dumper: &mut Dumper) -> Result<Pace> {
+        let mut pace = Pace::default();
+        match self.synchronise(dumper).await {
+            Err(error) if self.attachments.names().next().is_none() => return Err(error),
+            result => pace.note(result),
         }
         if !self.ready {
             info!("no interface matches {} yet: waiting for one", self.selector.describe());
         }
-        Ok(())
+        Ok(pace)
     }
 
     async fn keep_in_step(
@@ -111,18 +114,18 @@ impl Daemon {
         dumper: &mut Dumper,
         events: &mut Events,
         stop: &mut Stop,
+        mut pace: Pace,
     ) -> Result<()> {
         let mut cross_check = interval_at(Instant::now() + CROSS_CHECK, CROSS_CHECK);
         cross_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let mut pause = Duration::ZERO;
             tokio::select! {
                 () = stop.requested() => return Ok(()),
                 _ = cross_check.tick() => {}
+                () = pace.retry() => {}
                 changed = events.changed() => {
                     if let Err(error) = changed {
                         error!("receiving netlink events: {error}; subscribing anew");
-                        pause = RETRY;
                         match Events::subscribe() {
                             Ok(anew) => *events = anew,
                             Err(error) => error!("{error:#}"),
@@ -130,49 +133,38 @@ impl Daemon {
                     }
                 }
             }
-            // Until it has succeeded: a host whose tables are stale is not left alone.
-            loop {
-                let started = Instant::now();
-                let retry = match self.synchronise(dumper).await {
-                    Ok(None) => false,
-                    Ok(Some(error)) | Err(error) => {
-                        warn!("{error:#}; trying again");
-                        true
-                    }
-                };
-                // At most half of the time is spent synchronising, however long a burst is.
-                let rest = if retry { RETRY } else { pause.max(started.elapsed()) };
-                tokio::select! {
-                    () = stop.requested() => return Ok(()),
-                    () = sleep(rest) => {}
-                }
-                if !retry {
-                    break;
-                }
+            let started = Instant::now();
+            pace.note(self.synchronise(dumper).await);
+            // At most half of the time is spent synchronising, however long a burst of changes is.
+            tokio::select! {
+                () = stop.requested() => return Ok(()),
+                () = sleep(started.elapsed()) => {}
             }
         }
     }
 
     /// Dumps the host and brings maps and attachments in step with it.
     ///
-    /// Fills the maps before it attaches, and takes programs off before it empties them. The inner error is a failure to attach to some
-    /// interface, after which all the rest was done.
-    async fn synchronise(&mut self, dumper: &mut Dumper) -> Result<Option<anyhow::Error>> {
+    /// The maps are filled before programs are attached, and programs taken off before their interface's policy is.
+    ///
+    /// # Errors
+    ///
+    /// The first failure. After a failed dump nothing was changed; after any other failure all the rest was done.
+    async fn synchronise(&mut self, dumper: &mut Dumper) -> Result<()> {
         let host = dumper.host().await?;
         let selection = self.selector.select(&host);
         self.let_go(&host, &selection.enforced);
         let policies: BTreeMap<u32, Policy> =
             selection.enforced.iter().map(|ifindex| (*ifindex, self.policy)).collect();
-        let tables = Tables::new(&host, &policies);
-        self.datapath.maps.write(&tables)?;
-        let failed = self.attach(&host, &selection);
+        let written = self.datapath.maps.write(&Tables::new(&host, &policies));
+        let attached = self.attach(&host, &selection);
         self.log_selection(&host, selection);
         self.say_when_ready();
         if let Some(announcer) = &mut self.announcer {
             let attachments = &self.attachments;
             announcer.announce(&host, |ifindex| attachments.contains(ifindex));
         }
-        Ok(failed)
+        written.and(attached)
     }
 
     fn let_go(&mut self, host: &Host, enforced: &BTreeSet<u32>) {
@@ -191,21 +183,36 @@ impl Daemon {
         }
     }
 
-    fn attach(&mut self, host: &Host, selection: &Selection) -> Option<anyhow::Error> {
-        let mut failed = None;
+    fn attach(&mut self, host: &Host, selection: &Selection) -> Result<()> {
+        let mut result = Ok(());
         for ifindex in &selection.enforced {
             let name = host.name_of(*ifindex);
             if !self.attachments.contains(*ifindex) {
                 match self.attachments.attach(&mut self.datapath.programs, *ifindex, &name) {
-                    Ok(()) => info!("enforcing on {name}"),
-                    Err(error) => {
-                        failed = Some(error.context(format!("enforcing on {name}")));
+                    Ok(()) => {
+                        info!("enforcing on {name}");
+                        self.warn_of_reverse_path_filter(host, *ifindex);
                     }
+                    Err(error) => result = Err(error.context(format!("enforcing on {name}"))),
                 }
             }
             self.names.insert(*ifindex, name);
         }
-        failed
+        result
+    }
+
+    /// Answers to a redirected packet come back through the owner, while the route still points elsewhere.
+    fn warn_of_reverse_path_filter(&self, host: &Host, ifindex: u32) {
+        if let Some(link) = host.links.get(&ifindex)
+            && link.strict_reverse_path
+            && self.policy.send == Send::Redirect
+        {
+            warn!(
+                "rp_filter is strict on {name}: the kernel will discard answers to redirected packets there; set \
+                 net.ipv4.conf.{name}.rp_filter to 2 (loose), which holds whatever net.ipv4.conf.all.rp_filter is",
+                name = link.name
+            );
+        }
     }
 
     fn log_selection(&mut self, host: &Host, selection: Selection) {
@@ -226,9 +233,9 @@ impl Daemon {
         if let Some(hook) = self.attachments.hook() {
             self.ready = true;
             let addresses = self.datapath.maps.written().owners.len();
-            let Policy { send, receive, .. } = self.policy;
             info!(
-                "mhebpf ready: send {send:?}, receive {receive:?} on {} by {hook:?}, {addresses} local addresses",
+                "mhebpf ready: {} on {} by {hook}, {addresses} local addresses",
+                self.intent,
                 names.join(", ")
             );
         }
@@ -242,6 +249,34 @@ impl Daemon {
                 }
             }
             Err(error) => warn!("no summary: {error:#}"),
+        }
+    }
+}
+
+/// When a failed synchronisation is tried again: later each time.
+#[derive(Debug, Default)]
+struct Pace {
+    failures: u32,
+    retry_at: Option<Instant>,
+}
+
+impl Pace {
+    fn note(&mut self, result: Result<()>) {
+        let Err(error) = result else {
+            *self = Self::default();
+            return;
+        };
+        let (first, most) = RETRY;
+        let delay = first.saturating_mul(1 << self.failures.min(16)).min(most);
+        warn!("{error:#}; trying again in {}s", delay.as_secs());
+        self.failures += 1;
+        self.retry_at = Some(Instant::now() + delay);
+    }
+
+    async fn retry(&self) {
+        match self.retry_at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
         }
     }
 }

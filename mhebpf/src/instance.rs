@@ -4,7 +4,7 @@ use std::{
     io,
     os::{
         linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr, UnixListener},
+        unix::net::{SocketAddr, UnixListener, UnixStream},
     },
 };
 
@@ -24,16 +24,26 @@ impl Instance {
     ///
     /// # Errors
     ///
-    /// When another daemon has it.
-    pub fn claim() -> Result<Self> {
+    /// When another daemon has it; the message names its process.
+    pub async fn claim() -> Result<Self> {
         let address = SocketAddr::from_abstract_name(NAME).context("naming the socket of this instance")?;
         match UnixListener::bind_addr(&address) {
             Ok(socket) => Ok(Self { _socket: socket }),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => bail!(
-                "another mhebpf is already running in this network namespace; stop it first, or give it the other \
-                 interfaces as well (--interface may be repeated)"
+                "another mhebpf ({}) is already running in this network namespace: stop it first, or let it enforce on \
+                 these interfaces as well (--interface may be repeated)",
+                holder(&address).await.unwrap_or_else(|_| "of an unknown process".to_owned())
             ),
             Err(error) => Err(error).context("claiming this network namespace"),
         }
     }
+}
+
+/// Names the process that has the socket. Any user can claim the name, so the user is named as well.
+async fn holder(address: &SocketAddr) -> io::Result<String> {
+    let stream = UnixStream::connect_addr(address)?;
+    stream.set_nonblocking(true)?;
+    let holder = tokio::net::UnixStream::from_std(stream)?.peer_cred()?;
+    let process = holder.pid().map_or_else(|| "process unknown".to_owned(), |pid| format!("process {pid}"));
+    Ok(format!("{process}, user {}", holder.uid()))
 }

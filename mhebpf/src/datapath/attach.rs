@@ -1,6 +1,6 @@
 //! Attaching the programs to interfaces, and taking them off again.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::programs::{
@@ -23,6 +23,16 @@ pub enum Hook {
     Tcx,
     /// Filters of a clsact qdisc, as `tc filter` shows them.
     Clsact,
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "TCX or clsact",
+            Self::Tcx => "TCX",
+            Self::Clsact => "clsact",
+        })
+    }
 }
 
 /// The priority of the filters in a clsact qdisc: low, so that no other filter's verdict is taken before ours.
@@ -171,7 +181,7 @@ fn attach_one(
         }
         result => result,
     };
-    let id = attached.with_context(|| format!("attaching {program_name} to {interface} by {hook:?}"))?;
+    let id = attached.with_context(|| format!("attaching {program_name} to {interface} by {hook}"))?;
     Ok(program.take_link(id)?)
 }
 

@@ -45,7 +45,7 @@ impl Counters {
     /// When the kernel refuses to read the map.
     pub fn read(&self) -> Result<Vec<Count>> {
         let mut sums = BTreeMap::new();
-        for entry in self.map.iter() {
+        for entry in &self.map {
             let (Raw(key), per_cpu) = entry.context("reading the counters")?;
             sums.insert(key, per_cpu.iter().sum::<u64>());
         }

@@ -36,8 +36,10 @@ pub struct Link {
     pub link: Option<u32>,
     /// `IFLA_LINK` points into another namespace: a container's end of a veth pair, say.
     pub link_elsewhere: bool,
-    /// `net.ipv4.conf.*.route_localnet`.
+    /// `net.ipv4.conf.*.route_localnet` is on.
     pub route_localnet: bool,
+    /// `net.ipv4.conf.*.rp_filter` is strict (1): a datagram is discarded unless the route to its source leads back here.
+    pub strict_reverse_path: bool,
 }
 
 /// The kinds of device that ownership and selection tell apart.

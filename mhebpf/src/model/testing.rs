@@ -17,6 +17,7 @@ pub(crate) fn link(index: u32, kind: LinkKind) -> Link {
         link: None,
         link_elsewhere: false,
         route_localnet: false,
+        strict_reverse_path: false,
     }
 }
 

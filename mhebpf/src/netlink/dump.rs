@@ -40,9 +40,10 @@ impl Dumper {
     /// When a dump fails, or is interrupted by changes each time that it is tried.
     pub async fn host(&mut self) -> Result<Host> {
         let mut host = Host::default();
+        let everywhere = parse::Ipv4Sysctls::read("all");
         for message in self.dump("links", || RouteNetlinkMessage::GetLink(LinkMessage::default())).await? {
             if let RouteNetlinkMessage::NewLink(message) = message {
-                let link = parse::link(&message);
+                let link = parse::link(&message, everywhere);
                 host.links.insert(link.index, link);
             }
         }

@@ -12,7 +12,8 @@ use netlink_packet_route::{
 
 use crate::model::{Address, Hop, Link, LinkKind, Prefix, Route};
 
-pub(super) fn link(message: &LinkMessage) -> Link {
+/// `everywhere` are the sysctls of `all`, which are combined with those of the link.
+pub(super) fn link(message: &LinkMessage, everywhere: Ipv4Sysctls) -> Link {
     let header = &message.header;
     let loopback = header.flags.contains(LinkFlags::Loopback);
     let mut link = Link {
@@ -27,6 +28,7 @@ pub(super) fn link(message: &LinkMessage) -> Link {
         link: None,
         link_elsewhere: false,
         route_localnet: false,
+        strict_reverse_path: false,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -49,14 +51,31 @@ pub(super) fn link(message: &LinkMessage) -> Link {
     if link.link_elsewhere {
         link.link = None;
     }
-    link.route_localnet = route_localnet("all") || route_localnet(&link.name);
+    let own = Ipv4Sysctls::read(&link.name);
+    // `IN_DEV_ORCONF` and `IN_DEV_MAXCONF` of linux/inetdevice.h.
+    link.route_localnet = everywhere.route_localnet.max(own.route_localnet) > 0;
+    link.strict_reverse_path = everywhere.rp_filter.max(own.rp_filter) == 1;
     link
 }
 
-/// Reads the sysctl of this namespace; an interface that is gone has none.
-fn route_localnet(name: &str) -> bool {
-    fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/route_localnet"))
-        .is_ok_and(|value| value.trim() == "1")
+/// Sysctls of `net.ipv4.conf` in the namespace of this process.
+#[derive(Clone, Copy)]
+pub(super) struct Ipv4Sysctls {
+    route_localnet: u32,
+    rp_filter: u32,
+}
+
+impl Ipv4Sysctls {
+    /// Those of an interface, or of `all`. What can't be read counts as 0: an interface that is gone has none.
+    pub(super) fn read(name: &str) -> Self {
+        let read = |key| {
+            fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/{key}"))
+                .ok()
+                .and_then(|value| value.trim().parse().ok())
+                .unwrap_or(0)
+        };
+        Self { route_localnet: read("route_localnet"), rp_filter: read("rp_filter") }
+    }
 }
 
 pub(super) fn address(message: &AddressMessage) -> Option<Address> {
