@@ -13,7 +13,8 @@ pub const MAX_TAGS: usize = 4;
 /// The most bytes that [`parse`] reads.
 pub const MAX_HEADERS: usize = EthHdr::LEN + MAX_TAGS * VlanHdr::LEN + ArpHdr::LEN;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
+/// The EtherType of IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_8021Q: u16 = 0x8100;
 const ETHERTYPE_8021AD: u16 = 0x88a8;

@@ -7,7 +7,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use mhebpf_ebpf::Send;
+use mhebpf_ebpf::{Announce, Send};
+use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval_at, sleep},
@@ -58,11 +59,13 @@ pub async fn run(options: &RunOptions) -> Result<()> {
     let mut stop = Stop::new(options.run_for)?;
     // Subscribed before the first dump, so that nothing falls between the two.
     let mut events = Events::subscribe()?;
+    let policy = options.policy();
     let mut daemon = Daemon {
-        policy: options.policy(),
+        // An announcement changes what peers know; observing must not.
+        announcer: (!options.no_announce && policy.announce == Announce::Enforce).then(Announcer::default),
+        policy,
         intent: options.intent(),
         selector,
-        announcer: (!options.no_announce).then(Announcer::default),
         attachments: Attachments::new(options.hook),
         datapath: datapath::load()?,
         selection: None,
@@ -73,6 +76,7 @@ pub async fn run(options: &RunOptions) -> Result<()> {
         Ok(pace) => daemon.keep_in_step(&mut dumper, &mut events, &mut stop, pace).await,
         Err(error) => Err(error),
     };
+    tell_service_manager(NotifyState::Stopping);
     daemon.attachments.detach_all();
     outcome?;
     daemon.print_summary();
@@ -126,6 +130,8 @@ impl Daemon {
                 changed = events.changed() => {
                     if let Err(error) = changed {
                         error!("receiving netlink events: {error}; subscribing anew");
+                        // Not at once: if it fails again, the log must not fill.
+                        sleep(RETRY.0).await;
                         match Events::subscribe() {
                             Ok(anew) => *events = anew,
                             Err(error) => error!("{error:#}"),
@@ -310,6 +316,13 @@ impl Stop {
             _ = self.terminate.recv() => debug!("stopping: SIGTERM"),
             () = time_is_up => info!("stopping: the time is up"),
         }
+    }
+}
+
+/// Does nothing where no service manager listens.
+fn tell_service_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!("telling the service manager: {error}");
     }
 }
 

@@ -7,11 +7,15 @@ use aya_ebpf::{
         __sk_buff, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh,
         bpf_redir_neigh__bindgen_ty_1,
     },
-    helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_skb_set_tunnel_key, bpf_skb_store_bytes},
+    helpers::generated::{
+        bpf_redirect, bpf_redirect_neigh, bpf_skb_set_tunnel_key, bpf_skb_store_bytes, bpf_skb_vlan_pop,
+    },
 };
 use mhebpf_ebpf::{
-    Action, CounterKey, Direction, Family, Ipv4, Network, Packet, Reason, packet::ARP_SENDER_OFFSET,
+    Action, CounterKey, Direction, Family, Ipv4, Network, Packet, Reason,
+    packet::{ARP_SENDER_OFFSET, ETHERTYPE_IPV4, MAX_TAGS},
 };
+use network_types::{eth::EthHdr, vlan::VlanHdr};
 
 use super::maps;
 
@@ -130,6 +134,9 @@ impl Case<'_> {
 
     #[inline(always)]
     fn to_neighbour(&self, owner: u32, neighbour: Ipv4) -> Outcome {
+        if !self.take_off_tags() {
+            return Outcome::Drop;
+        }
         let mut parameters = bpf_redir_neigh {
             nh_family: AF_INET,
             __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: [0; 4] },
@@ -154,6 +161,23 @@ impl Case<'_> {
                 0,
             ))
         }
+    }
+
+    /// Takes priority tags out of the frame: `bpf_redirect_neigh` sends what follows the Ethernet header, and knows the protocol by
+    /// `skb->protocol` alone. `false` where that is not IPv4 even so, as a sender on AF_PACKET can have it.
+    #[inline(always)]
+    fn take_off_tags(&self) -> bool {
+        let mut offset = EthHdr::LEN;
+        while offset < EthHdr::LEN + MAX_TAGS * VlanHdr::LEN {
+            if offset >= self.packet.offset {
+                break;
+            }
+            // SAFETY: a valid context. On failure the protocol stays that of the tag.
+            unsafe { bpf_skb_vlan_pop(self.skb) };
+            offset += VlanHdr::LEN;
+        }
+        // SAFETY: the kernel passes a valid context, whose fields the verifier knows.
+        unsafe { (*self.skb).protocol == u32::from(ETHERTYPE_IPV4.to_be()) }
     }
 
     /// `bpf_redirect_neigh` drops packets for a group; they need no neighbour anyway.
