@@ -50,6 +50,8 @@ pub enum Reason {
     WrongDestination = 10,
     /// An ARP packet that asks for an address owned elsewhere.
     ArpTarget = 11,
+    /// It is too large for the owner of its source address; its sender was told so by ICMP.
+    TooBig = 12,
 }
 
 impl Direction {
@@ -92,7 +94,7 @@ impl Family {
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Redirected,
         Self::WrongSource,
         Self::NoRoute,
@@ -105,6 +107,7 @@ impl Reason {
         Self::ArpSender,
         Self::WrongDestination,
         Self::ArpTarget,
+        Self::TooBig,
     ];
 
     /// Reads a [`CounterKey::reason`].
@@ -127,6 +130,7 @@ impl Reason {
             Self::ArpSender => "arp_sender",
             Self::WrongDestination => "wrong_destination",
             Self::ArpTarget => "arp_target",
+            Self::TooBig => "too_big",
         }
     }
 }

@@ -12,12 +12,15 @@ use aya_ebpf::{
     },
 };
 use mhebpf_ebpf::{
-    Action, CounterKey, Direction, Family, Ipv4, Network, Packet, Reason,
+    Action, CounterKey, Direction, Family, Iface, Ipv4, Network, Packet, Reason,
     packet::{ARP_SENDER_OFFSET, ETHERTYPE_IPV4, MAX_TAGS},
 };
 use network_types::{eth::EthHdr, vlan::VlanHdr};
 
-use super::maps;
+use super::{
+    maps::{self, BpfTables},
+    too_big,
+};
 
 /// `AF_INET`.
 const AF_INET: u32 = 2;
@@ -56,7 +59,7 @@ impl Outcome {
 
     /// What a redirect helper answered.
     #[inline(always)]
-    fn from_helper(code: i64) -> Self {
+    pub(super) fn from_helper(code: i64) -> Self {
         if code == i64::from(TC_ACT_REDIRECT) { Self::Redirect } else { Self::Drop }
     }
 }
@@ -66,6 +69,7 @@ pub(super) struct Case<'a> {
     pub(super) skb: *mut __sk_buff,
     pub(super) direction: Direction,
     pub(super) ifindex: u32,
+    pub(super) iface: &'a Iface,
     pub(super) packet: &'a Packet,
     pub(super) reason: Reason,
 }
@@ -87,7 +91,9 @@ impl Case<'_> {
             Action::Redirect { owner, neighbour } => {
                 self.redirect_once(|| self.to_neighbour(owner, neighbour))
             }
-            Action::RedirectGroup { owner, source } => self.redirect_once(|| self.to_group(owner, &source)),
+            Action::RedirectGroup { owner, source } => {
+                self.redirect_once(|| (self.to_group(owner, &source), self.reason))
+            }
         };
         self.count(reason, false);
         outcome
@@ -118,7 +124,7 @@ impl Case<'_> {
     /// The owner's program sees the packet again and lets it pass. If the tables change in between it could be sent back and
     /// forth, hence the mark: no packet is redirected twice.
     #[inline(always)]
-    fn redirect_once(&self, redirect: impl FnOnce() -> Outcome) -> (Outcome, Reason) {
+    fn redirect_once(&self, redirect: impl FnOnce() -> (Outcome, Reason)) -> (Outcome, Reason) {
         // SAFETY: the kernel passes a valid context, whose `cb` is ours to read and write.
         unsafe {
             if (*self.skb).cb[MARK_WORD] == REDIRECTED {
@@ -127,16 +133,28 @@ impl Case<'_> {
             (*self.skb).cb[MARK_WORD] = REDIRECTED;
         }
         match redirect() {
-            Outcome::Redirect => (Outcome::Redirect, self.reason),
+            (Outcome::Redirect, reason) => (Outcome::Redirect, reason),
             _ => (Outcome::Drop, Reason::RedirectFailed),
         }
     }
 
     #[inline(always)]
-    fn to_neighbour(&self, owner: u32, neighbour: Ipv4) -> Outcome {
+    fn to_neighbour(&self, owner: u32, neighbour: Ipv4) -> (Outcome, Reason) {
         if !self.take_off_tags() {
-            return Outcome::Drop;
+            return (Outcome::Drop, Reason::RedirectFailed);
         }
+        // The sender has kept to the MTU of this interface, so only a smaller one is of interest.
+        if let (Some(iface), Network::Ipv4(datagram)) = (BpfTables.find(owner), self.packet.network)
+            && iface.mtu < self.iface.mtu
+            && too_big::datagram_length(self.skb) > iface.mtu
+        {
+            return (too_big::answer(self.skb, owner, iface, datagram), Reason::TooBig);
+        }
+        (self.resolve_and_send(owner, neighbour), self.reason)
+    }
+
+    #[inline(always)]
+    fn resolve_and_send(&self, owner: u32, neighbour: Ipv4) -> Outcome {
         let mut parameters = bpf_redir_neigh {
             nh_family: AF_INET,
             __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: [0; 4] },

@@ -3,6 +3,7 @@
 mod act;
 mod frame;
 mod maps;
+mod too_big;
 
 use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 use mhebpf_ebpf::{Direction, Verdict, decide::decide, packet};
@@ -38,7 +39,7 @@ fn judge(skb: *mut __sk_buff, direction: Direction) -> Outcome {
     match decide(&BpfTables, direction, ifindex, iface, &packet) {
         Verdict::Pass => Outcome::Pass,
         Verdict::Act { reason, action, enforced } => {
-            let case = act::Case { skb, direction, ifindex, packet: &packet, reason };
+            let case = act::Case { skb, direction, ifindex, iface, packet: &packet, reason };
             if enforced { case.carry_out(action) } else { case.observe() }
         }
     }
