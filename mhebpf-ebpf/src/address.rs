@@ -49,7 +49,7 @@ impl Ipv4 {
     pub const fn in_prefix(self, other: Self, length: u8) -> bool {
         let differing = u32::from_be(self.0 ^ other.0);
         // Widened: a shift of 32 bits for a zero-length prefix has no meaning in 32-bit arithmetic.
-        let shift = if length >= 32 { 0 } else { 32 - length };
+        let shift = 32_u8.saturating_sub(length);
         (differing as u64) >> shift == 0
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     datapath::{self, Attachments, Datapath},
     instance::Instance,
     model::{Host, Policy, Selection, Selector, Tables, select},
-    netlink::{Dumper, Events},
+    netlink::{Dumper, Events, Snapshot},
     preflight, summary,
 };
 
@@ -52,7 +52,7 @@ impl std::error::Error for UsageError {}
 pub async fn run(options: &RunOptions) -> Result<()> {
     let mut dumper = Dumper::connect()?;
     let Some(selector) = options.selector() else {
-        return Err(UsageError(no_selection(&dumper.host().await?)).into());
+        return Err(UsageError(no_selection(&dumper.snapshot().await?.host)).into());
     };
     preflight::check()?;
     let _instance = Instance::claim().await?;
@@ -156,8 +156,9 @@ impl Daemon {
     /// # Errors
     ///
     /// The first failure. After a failed dump nothing was changed; after any other failure all the rest was done.
-    async fn synchronise(&mut self, dumper: &mut Dumper) -> Result<()> {
-        let host = dumper.host().await?;
+    async fn synchronise(&mut self, dumper: &mut Dumper) -> Result<Outcome> {
+        let started = Instant::now();
+        let Snapshot { host, exact } = dumper.snapshot().await?;
         let selection = self.selector.select(&host);
         self.let_go(&host, &selection.enforced);
         let policies: BTreeMap<u32, Policy> =
@@ -170,7 +171,15 @@ impl Daemon {
             let attachments = &self.attachments;
             announcer.announce(&host, |ifindex| attachments.contains(ifindex));
         }
-        written.and(attached)
+        debug!(
+            "in step with {} links, {} addresses and {} routes, exactly: {exact}; {:?}",
+            host.links.len(),
+            host.addresses.len(),
+            host.routes.len(),
+            started.elapsed()
+        );
+        written.and(attached)?;
+        Ok(if exact { Outcome::InStep } else { Outcome::Behind })
     }
 
     fn let_go(&mut self, host: &Host, enforced: &BTreeSet<u32>) {
@@ -259,7 +268,16 @@ impl Daemon {
     }
 }
 
-/// When a failed synchronisation is tried again: later each time.
+/// How far a synchronisation came.
+#[derive(Debug)]
+enum Outcome {
+    /// The tables are those of the host at one moment.
+    InStep,
+    /// The host changed all the while: once more, soon.
+    Behind,
+}
+
+/// When a synchronisation is tried again: after a failure, later each time.
 #[derive(Debug, Default)]
 struct Pace {
     failures: u32,
@@ -267,10 +285,14 @@ struct Pace {
 }
 
 impl Pace {
-    fn note(&mut self, result: Result<()>) {
-        let Err(error) = result else {
-            *self = Self::default();
-            return;
+    fn note(&mut self, result: Result<Outcome>) {
+        let error = match result {
+            Ok(outcome) => {
+                let retry_at = matches!(outcome, Outcome::Behind).then(Instant::now);
+                *self = Self { failures: 0, retry_at };
+                return;
+            }
+            Err(error) => error,
         };
         let (first, most) = RETRY;
         let delay = first.saturating_mul(1 << self.failures.min(16)).min(most);

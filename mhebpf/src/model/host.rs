@@ -126,7 +126,7 @@ impl Prefix {
 }
 
 /// An IPv4 unicast route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Route {
     /// The destination.
     pub destination: Prefix,
@@ -137,7 +137,7 @@ pub struct Route {
 }
 
 /// A next hop of a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Hop {
     /// The interface.
     pub ifindex: u32,

@@ -4,5 +4,5 @@ mod dump;
 mod events;
 mod parse;
 
-pub use dump::Dumper;
+pub use dump::{Dumper, Snapshot};
 pub use events::Events;
