@@ -32,6 +32,8 @@ fn main() {
     unsafe {
         env::set_var("RUSTC_BOOTSTRAP", UNSTABLE_CRATES);
         env::set_var(toolchain::linker_variable(), &linker.path);
+        // aya-build turns all that cargo prints into warnings; this leaves the compiler's.
+        env::set_var("CARGO_TERM_QUIET", "true");
         if compiler.selector == Selector::Path {
             // aya-build prefers rustup where it finds it.
             env::set_var("PATH", path_without_rustup());

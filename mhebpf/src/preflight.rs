@@ -1,6 +1,6 @@
 //! What must be given before anything is tried.
 
-use std::fs;
+use std::{fs, io};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -20,10 +20,20 @@ const CAP_BPF: u32 = 39;
 ///
 /// One message that says what is missing and what to do.
 pub fn check() -> Result<()> {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("reading the kernel's release")?;
-    check_kernel(release.trim())?;
+    check_kernel(&kernel_release()?)?;
     let status = fs::read_to_string("/proc/self/status").context("reading the privileges of this process")?;
     check_capabilities(&status)
+}
+
+fn kernel_release() -> Result<String> {
+    // SAFETY: an all-zero `utsname` is a valid one.
+    let mut name: libc::utsname = unsafe { std::mem::zeroed() };
+    // SAFETY: a pointer to a `utsname` that lives through the call.
+    if unsafe { libc::uname(&raw mut name) } != 0 {
+        return Err(io::Error::last_os_error()).context("reading the kernel's release");
+    }
+    let bytes: Vec<u8> = name.release.iter().map(|byte| *byte as u8).take_while(|byte| *byte != 0).collect();
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn check_kernel(release: &str) -> Result<()> {

@@ -4,6 +4,10 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_pull_data};
 use mhebpf_ebpf::packet::{Frame, MAX_HEADERS};
+use network_types::{arp::ArpHdr, eth::EthHdr};
+
+/// The most bytes that are read of a frame without tags: an ARP packet.
+const UNTAGGED_HEADERS: usize = EthHdr::LEN + ArpHdr::LEN;
 
 /// The linear part of a packet, between the bounds that the verifier checks accesses against.
 pub(super) struct SkbFrame {
@@ -15,7 +19,8 @@ impl SkbFrame {
     /// Takes the packet's linear part, after pulling the headers into it where they are not all there.
     ///
     /// Headers are nearly always linear, and pulling costs more than all the rest, so it is done on need only:
-    /// frames from AF_PACKET rings and from some drivers carry no more than the Ethernet header there.
+    /// frames from AF_PACKET rings and from some drivers carry no more than the Ethernet header there. All bounds are constants:
+    /// without CAP_PERFMON the verifier allows no others.
     #[inline(always)]
     pub(super) fn linear(skb: *mut __sk_buff) -> Self {
         let frame = Self::bounds(skb);
@@ -23,14 +28,17 @@ impl SkbFrame {
             return frame;
         }
         // SAFETY: the kernel passes a valid context, whose fields the verifier knows.
-        let length = unsafe { (*skb).len } as usize;
-        if frame.data + length <= frame.end {
+        let length = unsafe { (*skb).len };
+        let wanted = if length >= MAX_HEADERS as u32 {
+            MAX_HEADERS as u32
+        } else if frame.data + UNTAGGED_HEADERS <= frame.end {
             return frame;
-        }
-        let wanted = if length < MAX_HEADERS { length } else { MAX_HEADERS };
+        } else {
+            length
+        };
         // SAFETY: a valid context; the bounds are read anew below. On failure they are as they were, and what cannot be
         // read is not judged.
-        unsafe { bpf_skb_pull_data(skb, wanted as u32) };
+        unsafe { bpf_skb_pull_data(skb, wanted) };
         Self::bounds(skb)
     }
 

@@ -3,7 +3,10 @@
 //! The sender sized them for the interface that the kernel routed to. A redirect can't fragment, so the sender is told, by the ICMP
 //! message that a router with the smaller link behind it would send, and adapts.
 
-use core::mem::size_of;
+use core::{
+    mem::{MaybeUninit, size_of},
+    ptr,
+};
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_INGRESS},
@@ -28,13 +31,16 @@ const QUOTED: usize = 68;
 /// The headers in front of the quotation.
 const HEADERS: usize = EthHdr::LEN + Ipv4Hdr::LEN + ICMP_LEN;
 
-const PROTOCOL_ICMP: u8 = 1;
+/// The first word of an IPv4 header of 20 bytes, without the datagram's length.
+const VERSION_AND_LENGTH: u32 = 0x4500_0000;
+/// The third word: a TTL of 64, and ICMP.
+const TTL_AND_PROTOCOL: u32 = 64 << 24 | 1 << 16;
 const PROTOCOL_TCP: u8 = 6;
 const UDP_LEN: u32 = 8;
 /// The byte of a TCP header whose upper half is the header's length in words of four bytes (RFC 9293).
 const TCP_DATA_OFFSET: u32 = 12;
-/// "Destination unreachable", "fragmentation needed and DF set".
-const FRAGMENTATION_NEEDED: [u8; 2] = [3, 4];
+/// The first word of an ICMP header: "destination unreachable", "fragmentation needed and DF set".
+const FRAGMENTATION_NEEDED: u32 = 0x0304_0000;
 
 /// The length of the largest datagram that the packet becomes on the wire, in bytes, IPv4 header included.
 ///
@@ -72,7 +78,7 @@ fn byte(skb: *mut __sk_buff, offset: u32) -> u8 {
 /// through `owner`, and is none of this host's, from which the kernel takes nothing.
 #[inline(always)]
 pub(super) fn answer(skb: *mut __sk_buff, owner: u32, iface: &Iface, datagram: Ipv4Datagram) -> Outcome {
-    let mut quoted = [0u8; QUOTED];
+    let mut quoted = MaybeUninit::<[u32; QUOTED / 4]>::uninit();
     // SAFETY: a valid context, and a buffer of the size that is given.
     let shortened = unsafe {
         bpf_skb_change_tail(skb, (EthHdr::LEN + QUOTED) as u32, 0) == 0
@@ -82,28 +88,24 @@ pub(super) fn answer(skb: *mut __sk_buff, owner: u32, iface: &Iface, datagram: I
     if !shortened {
         return Outcome::Drop;
     }
+    // SAFETY: the kernel has filled it.
+    let quoted = unsafe { quoted.assume_init() };
 
-    let mut ethernet = [0u8; EthHdr::LEN];
-    ethernet[..6].copy_from_slice(&iface.mac);
-    ethernet[6..12].copy_from_slice(&iface.mac);
-    ethernet[12..].copy_from_slice(&ETHERTYPE_IPV4.to_be_bytes());
+    // Headers as words: arrays of bytes that are zero in part would have the compiler call `memset`, whose loop the verifier
+    // refuses without CAP_PERFMON.
+    let length = (Ipv4Hdr::LEN + ICMP_LEN + QUOTED) as u32;
+    let (source, destination) = (datagram.destination.to_wire(), datagram.source.to_wire());
+    let mut ip = [(VERSION_AND_LENGTH | length).to_be(), 0, TTL_AND_PROTOCOL.to_be(), source, destination];
+    ip[2] |= u32::from(checksum(sum(&ip, 0))).to_be();
+    let mut icmp = [FRAGMENTATION_NEEDED.to_be(), iface.mtu.to_be()];
+    icmp[0] |= u32::from(checksum(sum(&quoted, sum(&icmp, 0)))).to_be();
 
-    let mut ip = [0u8; Ipv4Hdr::LEN];
-    ip[0] = 0x45;
-    ip[2..4].copy_from_slice(&((Ipv4Hdr::LEN + ICMP_LEN + QUOTED) as u16).to_be_bytes());
-    ip[8] = 64;
-    ip[9] = PROTOCOL_ICMP;
-    ip[12..16].copy_from_slice(&datagram.destination.octets());
-    ip[16..].copy_from_slice(&datagram.source.octets());
-    let checksum = fold(sum(&ip, 0));
-    ip[10..12].copy_from_slice(&checksum.to_ne_bytes());
-
-    let mut icmp = [0u8; ICMP_LEN];
-    icmp[..2].copy_from_slice(&FRAGMENTATION_NEEDED);
-    icmp[6..].copy_from_slice(&(iface.mtu as u16).to_be_bytes());
-    let checksum = fold(sum(&quoted, sum(&icmp, 0)));
-    icmp[2..4].copy_from_slice(&checksum.to_ne_bytes());
-
+    let mac = &iface.mac;
+    let [high, low] = ETHERTYPE_IPV4.to_be_bytes();
+    let ethernet = [
+        mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], high,
+        low,
+    ];
     let written = store(skb, 0, &ethernet)
         && store(skb, EthHdr::LEN, &ip)
         && store(skb, EthHdr::LEN + Ipv4Hdr::LEN, &icmp);
@@ -115,25 +117,28 @@ pub(super) fn answer(skb: *mut __sk_buff, owner: u32, iface: &Iface, datagram: I
 }
 
 #[inline(always)]
-fn store<const N: usize>(skb: *mut __sk_buff, offset: usize, bytes: &[u8; N]) -> bool {
-    // SAFETY: a valid context, and a pointer to `N` initialised bytes.
-    unsafe { bpf_skb_store_bytes(skb.cast(), offset as u32, bytes.as_ptr().cast(), N as u32, 0) == 0 }
-}
-
-/// The ones' complement sum of the bytes, whose number is a multiple of four, on top of `seed`.
-#[inline(always)]
-fn sum<const N: usize>(bytes: &[u8; N], seed: u32) -> u32 {
-    const { assert!(N.is_multiple_of(size_of::<u32>())) };
-    // SAFETY: a pointer to `N` initialised bytes, and nothing to subtract.
+fn store<T>(skb: *mut __sk_buff, offset: usize, header: &T) -> bool {
+    // SAFETY: a valid context, and a pointer to an initialised header of integers without padding, with its size.
     unsafe {
-        bpf_csum_diff(core::ptr::null_mut(), 0, bytes.as_ptr().cast_mut().cast(), N as u32, seed) as u32
+        bpf_skb_store_bytes(skb.cast(), offset as u32, ptr::from_ref(header).cast(), size_of::<T>() as u32, 0)
+            == 0
     }
 }
 
-/// The checksum of RFC 1071 from a sum.
+/// The ones' complement sum of words in network byte order, on top of `seed`.
 #[inline(always)]
-const fn fold(sum: u32) -> u16 {
+fn sum<const N: usize>(words: &[u32; N], seed: u32) -> u32 {
+    // SAFETY: a pointer to initialised words with their size, and nothing to subtract.
+    unsafe {
+        bpf_csum_diff(ptr::null_mut(), 0, words.as_ptr().cast_mut(), size_of::<[u32; N]>() as u32, seed)
+            as u32
+    }
+}
+
+/// The checksum of RFC 1071, in host byte order, from a sum of words in network byte order.
+#[inline(always)]
+const fn checksum(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
-    !(sum as u16)
+    u16::from_be(!(sum as u16))
 }
