@@ -313,6 +313,8 @@ impl Pace {
 struct Stop {
     interrupt: Signal,
     terminate: Signal,
+    // The terminal is gone, perhaps because of what is enforced: filters of a clsact qdisc must not outlive the process.
+    hang_up: Signal,
     deadline: Option<Instant>,
 }
 
@@ -321,6 +323,7 @@ impl Stop {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).context("handling SIGINT")?,
             terminate: signal(SignalKind::terminate()).context("handling SIGTERM")?,
+            hang_up: signal(SignalKind::hangup()).context("handling SIGHUP")?,
             deadline: run_for.map(|run_for| Instant::now() + run_for),
         })
     }
@@ -336,6 +339,7 @@ impl Stop {
         tokio::select! {
             _ = self.interrupt.recv() => debug!("stopping: SIGINT"),
             _ = self.terminate.recv() => debug!("stopping: SIGTERM"),
+            _ = self.hang_up.recv() => debug!("stopping: SIGHUP"),
             () = time_is_up => info!("stopping: the time is up"),
         }
     }
