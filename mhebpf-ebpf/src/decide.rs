@@ -54,16 +54,17 @@ pub enum Action {
     },
     /// An ARP request leaves with another sender protocol address.
     RewriteSender {
-        /// An address of this interface, or [`Ipv4::UNSPECIFIED`], which claims nothing (RFC 5227 section 2.1.1).
+        /// An address of this interface, or [`Ipv4::UNSPECIFIED`], which claims nothing (RFC 5227 section
+        /// 2.1.1).
         address: Ipv4,
     },
 }
 
 /// Decides on a packet that crosses the interface `ifindex`, whose entry in the tables is `iface`.
 ///
-/// Section 3.3.4.2 of RFC 1122: (A) on ingress by the destination, (B) on egress by the source; for ARP by the
-/// target and the sender protocol address. Packets that are forwarded are not for this function: they are nobody's
-/// violation.
+/// Section 3.3.4.2 of RFC 1122: (A) on ingress by the destination, (B) on egress by the source; for ARP by
+/// the target and the sender protocol address. Packets that are forwarded are not for this function: they are
+/// nobody's violation.
 #[inline(always)]
 pub fn decide<T: Tables>(
     tables: &T,
@@ -199,8 +200,8 @@ fn send_arp<T: Tables>(tables: &T, ifindex: u32, iface: &Iface, arp: Arp) -> Ver
     if arp.operation == ArpOperation::Reply || arp.is_gratuitous() {
         return drop(Reason::ArpSender, enforced);
     }
-    // A datagram that was routed to the wrong interface resolves its next hop there before a program sees it. Were
-    // its request dropped, the datagram would never come; so it asks with an own address.
+    // A datagram that was routed to the wrong interface resolves its next hop there before a program sees it.
+    // Were its request dropped, the datagram would never come; so it asks with an own address.
     let address = match iface.address_towards(arp.target) {
         Some(address) => address,
         None if iface.send() == Send::Drop => return drop(Reason::ArpSender, enforced),

@@ -160,7 +160,8 @@ impl Iface {
         self.flags & Self::ROUTE_LOCALNET != 0
     }
 
-    /// Whether `address` is in an inline slot. `0.0.0.0` is when a slot is empty, and never violates anything.
+    /// Whether `address` is in an inline slot. `0.0.0.0` is when a slot is empty, and never violates
+    /// anything.
     #[inline(always)]
     pub fn has_inline(&self, address: Ipv4) -> bool {
         let a = &self.addresses;
@@ -175,7 +176,8 @@ impl Iface {
             || a[7] == address
     }
 
-    /// The own address to speak to `target` with: the first in a subnet that holds `target`, else the first of all.
+    /// The own address to speak to `target` with: the first in a subnet that holds `target`, else the first
+    /// of all.
     #[inline(always)]
     pub fn address_towards(&self, target: Ipv4) -> Option<Ipv4> {
         let mut slot = 0;

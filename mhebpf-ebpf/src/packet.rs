@@ -4,10 +4,11 @@ use network_types::{arp::ArpHdr, eth::EthHdr, ip::Ipv4Hdr, vlan::VlanHdr};
 
 use crate::Ipv4;
 
-/// How many VLAN tags are looked through in the frame itself, besides the one that the kernel keeps beside it.
+/// How many VLAN tags are looked through in the frame itself, besides the one that the kernel keeps beside
+/// it.
 ///
-/// `__netif_receive_skb_core` (Linux 6.18) strips any number of priority tags; two are what 802.1ad allows, and the rest
-/// is margin.
+/// `__netif_receive_skb_core` (Linux 6.18) strips any number of priority tags; two are what 802.1ad allows,
+/// and the rest is margin.
 pub const MAX_TAGS: usize = 4;
 
 /// The most bytes that [`parse`] reads.
@@ -92,7 +93,8 @@ pub enum ArpOperation {
 }
 
 impl Arp {
-    /// Whether it announces its sender rather than asks or answers: "gratuitous ARP", the announcement of RFC 5227.
+    /// Whether it announces its sender rather than asks or answers: "gratuitous ARP", the announcement of RFC
+    /// 5227.
     #[inline(always)]
     pub fn is_gratuitous(&self) -> bool {
         self.sender.to_wire() == self.target.to_wire()
@@ -101,9 +103,10 @@ impl Arp {
 
 /// Parses an Ethernet frame; `None` where there is nothing to judge.
 ///
-/// That is: neither IPv4 nor ARP; tagged for a VLAN (the VLAN device's programs judge); truncated or malformed (the kernel
-/// is the judge of that). Priority tags (VLAN identifier 0) are looked through, as the kernel does. `tag_beside` is the
-/// control information of the tag that the kernel keeps beside the frame (`skb->vlan_tci`), 0 when there is none.
+/// That is: neither IPv4 nor ARP; tagged for a VLAN (the VLAN device's programs judge); truncated or
+/// malformed (the kernel is the judge of that). Priority tags (VLAN identifier 0) are looked through, as the
+/// kernel does. `tag_beside` is the control information of the tag that the kernel keeps beside the frame
+/// (`skb->vlan_tci`), 0 when there is none.
 #[inline(always)]
 pub fn parse<F: Frame + ?Sized>(frame: &F, tag_beside: u16) -> Option<Packet> {
     if tag_beside & VLAN_ID_MASK != 0 {

@@ -1,7 +1,7 @@
 //! Gratuitous ARP: telling peers at once which interface owns an address.
 //!
-//! Peers of a weak end system have learnt one hardware address for many; until those entries expire they send to the wrong interface,
-//! where a strong end system discards.
+//! Peers of a weak end system have learnt one hardware address for many; until those entries expire they send
+//! to the wrong interface, where a strong end system discards.
 
 use std::{
     collections::HashSet,
@@ -25,7 +25,8 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// Announces the addresses of the interfaces for which `enforced` holds, as far as that is not done yet and the interfaces are up.
+    /// Announces the addresses of the interfaces for which `enforced` holds, as far as that is not done yet
+    /// and the interfaces are up.
     ///
     /// Failures are logged: without an announcement peers learn a little later.
     pub fn announce(&mut self, host: &Host, enforced: impl Fn(u32) -> bool) {
@@ -87,7 +88,8 @@ fn send_all(announcements: &[Announced]) -> io::Result<()> {
     result
 }
 
-/// An ARP announcement (RFC 5227 section 2.3): a broadcast request whose sender and target protocol addresses are the same.
+/// An ARP announcement (RFC 5227 section 2.3): a broadcast request whose sender and target protocol addresses
+/// are the same.
 fn announcement(address: Ipv4Addr, mac: [u8; 6]) -> [u8; EthHdr::LEN + ArpHdr::LEN] {
     let mut frame = [0; EthHdr::LEN + ArpHdr::LEN];
     let (ethernet, arp) = frame.split_at_mut(EthHdr::LEN);

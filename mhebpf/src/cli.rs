@@ -55,7 +55,8 @@ pub struct RunOptions {
     )]
     pub interfaces: Vec<Pattern>,
 
-    /// Enforce on every uplink: Ethernet devices, but no loopback, dummy, bridge or bond port, nor container's veth
+    /// Enforce on every uplink: Ethernet devices, but no loopback, dummy, bridge or bond port, nor
+    /// container's veth
     #[arg(long, env = "MHEBPF_ALL")]
     pub all: bool,
 

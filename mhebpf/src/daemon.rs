@@ -47,8 +47,8 @@ impl std::error::Error for UsageError {}
 ///
 /// # Errors
 ///
-/// When the start fails; once the programs are attached, failures are logged and tried again. [`UsageError`] when no interface was
-/// named.
+/// When the start fails; once the programs are attached, failures are logged and tried again. [`UsageError`]
+/// when no interface was named.
 pub async fn run(options: &RunOptions) -> Result<()> {
     let mut dumper = Dumper::connect()?;
     let Some(selector) = options.selector() else {
@@ -99,8 +99,8 @@ struct Daemon {
 }
 
 impl Daemon {
-    /// The first synchronisation. It fails where the kernel refuses the programs everywhere; trouble with some of the interfaces or
-    /// entries is tried again later.
+    /// The first synchronisation. It fails where the kernel refuses the programs everywhere; trouble with
+    /// some of the interfaces or entries is tried again later.
     async fn start(&mut self, dumper: &mut Dumper) -> Result<Pace> {
         let mut pace = Pace::default();
         match self.synchronise(dumper).await {
@@ -151,11 +151,13 @@ impl Daemon {
 
     /// Dumps the host and brings maps and attachments in step with it.
     ///
-    /// The maps are filled before programs are attached, and programs taken off before their interface's policy is.
+    /// The maps are filled before programs are attached, and programs taken off before their interface's
+    /// policy is.
     ///
     /// # Errors
     ///
-    /// The first failure. After a failed dump nothing was changed; after any other failure all the rest was done.
+    /// The first failure. After a failed dump nothing was changed; after any other failure all the rest was
+    /// done.
     async fn synchronise(&mut self, dumper: &mut Dumper) -> Result<Outcome> {
         let started = Instant::now();
         let Snapshot { host, exact } = dumper.snapshot().await?;
@@ -313,7 +315,8 @@ impl Pace {
 struct Stop {
     interrupt: Signal,
     terminate: Signal,
-    // The terminal is gone, perhaps because of what is enforced: filters of a clsact qdisc must not outlive the process.
+    // The terminal is gone, perhaps because of what is enforced: filters of a clsact qdisc must not outlive
+    // the process.
     hang_up: Signal,
     deadline: Option<Instant>,
 }

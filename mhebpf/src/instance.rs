@@ -10,7 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// The name of an abstract socket: such names belong to a network namespace, and end with the process, however that ends.
+/// The name of an abstract socket: such names belong to a network namespace, and end with the process,
+/// however that ends.
 const NAME: &[u8] = b"mhebpf";
 
 /// Holds the network namespace for this process.

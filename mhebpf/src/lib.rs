@@ -1,7 +1,8 @@
 //! The daemon of mhebpf: keeps the kernel programs of a strong end system in step with the host.
 //!
-//! The way of a change: [`netlink`] wakes the [`daemon`], which takes a snapshot of the host, has the [`model`] compute what the
-//! programs need to know, and writes the difference to the maps of the [`datapath`].
+//! The way of a change: [`netlink`] wakes the [`daemon`], which takes a snapshot of the host, has the
+//! [`model`] compute what the programs need to know, and writes the difference to the maps of the
+//! [`datapath`].
 
 pub mod announce;
 pub mod cli;

@@ -28,11 +28,12 @@ const AF_INET: u32 = 2;
 /// Where the source hardware address stands in an Ethernet header.
 const ETHERNET_SOURCE_OFFSET: u32 = 6;
 
-/// The word of `skb->cb` that carries [`REDIRECTED`]: the last, which neither the neighbour queue nor the IP layer of the
-/// redirect path overwrites (`struct neighbour_cb` covers the first).
+/// The word of `skb->cb` that carries [`REDIRECTED`]: the last, which neither the neighbour queue nor the IP
+/// layer of the redirect path overwrites (`struct neighbour_cb` covers the first).
 const MARK_WORD: usize = 4;
 
-/// Marks a packet that was redirected. Other users of `skb->cb` leave rests there, hence a value that is none of theirs.
+/// Marks a packet that was redirected. Other users of `skb->cb` leave rests there, hence a value that is none
+/// of theirs.
 const REDIRECTED: u32 = 0x6d68_6562;
 
 /// What the kernel is told to do with a packet.
@@ -47,7 +48,8 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    /// The return code. Passing is `TC_ACT_UNSPEC` (`TCX_NEXT`): any other would hide the programs after this one.
+    /// The return code. Passing is `TC_ACT_UNSPEC` (`TCX_NEXT`): any other would hide the programs after this
+    /// one.
     #[inline(always)]
     pub(super) fn code(self) -> i32 {
         match self {
@@ -121,8 +123,8 @@ impl Case<'_> {
         if self.store(offset, &address.octets()) { Outcome::Pass } else { Outcome::Drop }
     }
 
-    /// The owner's program sees the packet again and lets it pass. If the tables change in between it could be sent back and
-    /// forth, hence the mark: no packet is redirected twice.
+    /// The owner's program sees the packet again and lets it pass. If the tables change in between it could
+    /// be sent back and forth, hence the mark: no packet is redirected twice.
     #[inline(always)]
     fn redirect_once(&self, redirect: impl FnOnce() -> (Outcome, Reason)) -> (Outcome, Reason) {
         // SAFETY: the kernel passes a valid context, whose `cb` is ours to read and write.
@@ -155,8 +157,9 @@ impl Case<'_> {
 
     #[inline(always)]
     fn resolve_and_send(&self, owner: u32, neighbour: Ipv4) -> Outcome {
-        // For IPv4 the first word is the neighbour, and the others are not looked at. They are not zero, since that would have the
-        // compiler call `memset`, whose loop the verifier refuses without CAP_PERFMON.
+        // For IPv4 the first word is the neighbour, and the others are not looked at. They are not zero,
+        // since that would have the compiler call `memset`, whose loop the verifier refuses without
+        // CAP_PERFMON.
         let mut parameters = bpf_redir_neigh {
             nh_family: AF_INET,
             __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: [neighbour.to_wire(); 4] },
@@ -165,9 +168,10 @@ impl Case<'_> {
         let mut any_key = [0u32; 2];
         // SAFETY: a valid context, and pointers to initialised memory of the sizes that are given.
         unsafe {
-            // The packet carries the route by which it came here. Were its neighbour unresolved, it would wait for it and then
-            // find "its" neighbour again through that route, and leave with the wrong interface's hardware address
-            // (`neigh_resolve_output` by way of `skb_dst`). Tunnel metadata takes the route's place.
+            // The packet carries the route by which it came here. Were its neighbour unresolved, it would
+            // wait for it and then find "its" neighbour again through that route, and leave with the wrong
+            // interface's hardware address (`neigh_resolve_output` by way of `skb_dst`). Tunnel metadata
+            // takes the route's place.
             if bpf_skb_set_tunnel_key(self.skb, any_key.as_mut_ptr().cast(), size_of::<[u32; 2]>() as u32, 0)
                 != 0
             {
@@ -182,8 +186,9 @@ impl Case<'_> {
         }
     }
 
-    /// Takes priority tags out of the frame: `bpf_redirect_neigh` sends what follows the Ethernet header, and knows the protocol by
-    /// `skb->protocol` alone. `false` where that is not IPv4 even so, as a sender on AF_PACKET can have it.
+    /// Takes priority tags out of the frame: `bpf_redirect_neigh` sends what follows the Ethernet header, and
+    /// knows the protocol by `skb->protocol` alone. `false` where that is not IPv4 even so, as a sender on
+    /// AF_PACKET can have it.
     #[inline(always)]
     fn take_off_tags(&self) -> bool {
         // Written out: the verifier does not follow the counter of a loop through the helper.
@@ -214,7 +219,8 @@ impl Case<'_> {
         Outcome::from_helper(unsafe { bpf_redirect(owner, 0) })
     }
 
-    /// Writes through the helper: a direct write would have the kernel copy every packet that enters the program.
+    /// Writes through the helper: a direct write would have the kernel copy every packet that enters the
+    /// program.
     #[inline(always)]
     fn store<const N: usize>(&self, offset: u32, bytes: &[u8; N]) -> bool {
         // SAFETY: a valid context, and a pointer to `N` initialised bytes.

@@ -18,9 +18,9 @@ pub(super) struct SkbFrame {
 impl SkbFrame {
     /// Takes the packet's linear part, after pulling the headers into it where they are not all there.
     ///
-    /// Headers are nearly always linear, and pulling costs more than all the rest, so it is done on need only:
-    /// frames from AF_PACKET rings and from some drivers carry no more than the Ethernet header there. All bounds are constants:
-    /// without CAP_PERFMON the verifier allows no others.
+    /// Headers are nearly always linear, and pulling costs more than all the rest, so it is done on need
+    /// only: frames from AF_PACKET rings and from some drivers carry no more than the Ethernet header there.
+    /// All bounds are constants: without CAP_PERFMON the verifier allows no others.
     #[inline(always)]
     pub(super) fn linear(skb: *mut __sk_buff) -> Self {
         let frame = Self::bounds(skb);
@@ -36,8 +36,8 @@ impl SkbFrame {
         } else {
             length
         };
-        // SAFETY: a valid context; the bounds are read anew below. On failure they are as they were, and what cannot be
-        // read is not judged.
+        // SAFETY: a valid context; the bounds are read anew below. On failure they are as they were, and what
+        // cannot be read is not judged.
         unsafe { bpf_skb_pull_data(skb, wanted) };
         Self::bounds(skb)
     }
@@ -70,7 +70,8 @@ impl Frame for SkbFrame {
 pub(super) fn tag_beside(skb: *mut __sk_buff) -> u16 {
     // SAFETY: the kernel passes a valid context, whose fields the verifier knows.
     unsafe {
-        // `vlan_tci` may be left over from a tag that was taken off (`__vlan_hwaccel_clear_tag` before Linux 6.1).
+        // `vlan_tci` may be left over from a tag that was taken off (`__vlan_hwaccel_clear_tag` before Linux
+        // 6.1).
         if (*skb).vlan_present == 0 { 0 } else { (*skb).vlan_tci as u16 }
     }
 }

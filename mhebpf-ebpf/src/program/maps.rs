@@ -15,7 +15,8 @@ use mhebpf_ebpf::{CounterKey, FurtherOwnerKey, Iface, Ipv4, NextHop, NextHopKey,
 #[map]
 static IFACES: Array<Iface> = Array::with_max_entries(4096, 0);
 
-/// Interfaces by ifindex, for those beyond [`IFACES`]: on a host with many containers indices grow without bound.
+/// Interfaces by ifindex, for those beyond [`IFACES`]: on a host with many containers indices grow without
+/// bound.
 #[map]
 static IFACES_HIGH: HashMap<u32, Iface> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
 
@@ -42,8 +43,8 @@ impl BpfTables {
     /// The interface with this index, for as long as the program runs.
     #[inline(always)]
     pub(super) fn find(&self, ifindex: u32) -> Option<&'static Iface> {
-        // SAFETY: an entry lives until the program ends (RCU). Its fields may change meanwhile; each is read once, and any
-        // mixture of old and new is a valid `Iface`.
+        // SAFETY: an entry lives until the program ends (RCU). Its fields may change meanwhile; each is read
+        // once, and any mixture of old and new is a valid `Iface`.
         match IFACES.get_ptr(ifindex) {
             Some(iface) => Some(unsafe { &*iface }),
             None => unsafe { IFACES_HIGH.get(ifindex) },
@@ -79,8 +80,9 @@ impl Tables for BpfTables {
 #[inline(always)]
 pub(super) fn count(key: &CounterKey) {
     if let Some(counter) = COUNTERS.get_ptr_mut(key) {
-        // SAFETY: the slot belongs to this CPU, and classifiers of one CPU and direction do not interrupt each other; where an
-        // egress program interrupts another (a softirq), a count can be lost, which is worth less than an atomic here.
+        // SAFETY: the slot belongs to this CPU, and classifiers of one CPU and direction do not interrupt
+        // each other; where an egress program interrupts another (a softirq), a count can be lost, which is
+        // worth less than an atomic here.
         unsafe { ptr::write(counter, ptr::read(counter) + 1) };
     } else {
         // A full table loses counts, never packets.

@@ -16,7 +16,8 @@ pub(crate) fn mhebpf_egress(ctx: TcContext) -> i32 {
     let skb = ctx.skb.skb;
     // SAFETY: the kernel passes a valid context, whose fields the verifier knows.
     let ingress_ifindex = unsafe { (*skb).ingress_ifindex };
-    // Forwarded or bridged: its source was never chosen by this host. Packets of local origin have none (Linux 6.18).
+    // Forwarded or bridged: its source was never chosen by this host. Packets of local origin have none
+    // (Linux 6.18).
     if ingress_ifindex != 0 {
         return Outcome::Pass.code();
     }
@@ -50,8 +51,8 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// The programs call helpers that the kernel reserves for GPL-compatible ones; MIT together with GPL is one of the
-/// licences that it knows (`license_is_gpl_compatible`).
+/// The programs call helpers that the kernel reserves for GPL-compatible ones; MIT together with GPL is one
+/// of the licences that it knows (`license_is_gpl_compatible`).
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,7 +1,7 @@
 //! Packets that are too large for the interface that they are redirected to.
 //!
-//! The sender sized them for the interface that the kernel routed to. A redirect can't fragment, so the sender is told, by the ICMP
-//! message that a router with the smaller link behind it would send, and adapts.
+//! The sender sized them for the interface that the kernel routed to. A redirect can't fragment, so the
+//! sender is told, by the ICMP message that a router with the smaller link behind it would send, and adapts.
 
 use core::{
     mem::{MaybeUninit, size_of},
@@ -23,9 +23,9 @@ use super::act::Outcome;
 /// An ICMP header (RFC 792).
 const ICMP_LEN: usize = 8;
 
-/// How much of the packet the message quotes: the longest IPv4 header and the eight bytes behind it that name the flow. Less than
-/// the least MTU of IPv4, so that there is always as much; and enough to reach over the TCP checksum, which
-/// `bpf_skb_change_tail` (Linux 6.18) does not cut off.
+/// How much of the packet the message quotes: the longest IPv4 header and the eight bytes behind it that name
+/// the flow. Less than the least MTU of IPv4, so that there is always as much; and enough to reach over the
+/// TCP checksum, which `bpf_skb_change_tail` (Linux 6.18) does not cut off.
 const QUOTED: usize = 68;
 
 /// The headers in front of the quotation.
@@ -74,8 +74,8 @@ fn byte(skb: *mut __sk_buff, offset: u32) -> u8 {
 
 /// Turns the packet into the ICMP message that its sender gets, and has it arrive on `owner`.
 ///
-/// It comes from the packet's destination: the address of a router on the way would do as well, but this one is known to be reached
-/// through `owner`, and is none of this host's, from which the kernel takes nothing.
+/// It comes from the packet's destination: the address of a router on the way would do as well, but this one
+/// is known to be reached through `owner`, and is none of this host's, from which the kernel takes nothing.
 #[inline(always)]
 pub(super) fn answer(skb: *mut __sk_buff, owner: u32, iface: &Iface, datagram: Ipv4Datagram) -> Outcome {
     let mut quoted = MaybeUninit::<[u32; QUOTED / 4]>::uninit();
@@ -91,8 +91,8 @@ pub(super) fn answer(skb: *mut __sk_buff, owner: u32, iface: &Iface, datagram: I
     // SAFETY: the kernel has filled it.
     let quoted = unsafe { quoted.assume_init() };
 
-    // Headers as words: arrays of bytes that are zero in part would have the compiler call `memset`, whose loop the verifier
-    // refuses without CAP_PERFMON.
+    // Headers as words: arrays of bytes that are zero in part would have the compiler call `memset`, whose
+    // loop the verifier refuses without CAP_PERFMON.
     let length = (Ipv4Hdr::LEN + ICMP_LEN + QUOTED) as u32;
     let (source, destination) = (datagram.destination.to_wire(), datagram.source.to_wire());
     let mut ip = [(VERSION_AND_LENGTH | length).to_be(), 0, TTL_AND_PROTOCOL.to_be(), source, destination];
@@ -118,7 +118,8 @@ pub(super) fn answer(skb: *mut __sk_buff, owner: u32, iface: &Iface, datagram: I
 
 #[inline(always)]
 fn store<T>(skb: *mut __sk_buff, offset: usize, header: &T) -> bool {
-    // SAFETY: a valid context, and a pointer to an initialised header of integers without padding, with its size.
+    // SAFETY: a valid context, and a pointer to an initialised header of integers without padding, with its
+    // size.
     unsafe {
         bpf_skb_store_bytes(skb.cast(), offset as u32, ptr::from_ref(header).cast(), size_of::<T>() as u32, 0)
             == 0

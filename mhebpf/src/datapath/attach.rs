@@ -35,7 +35,8 @@ impl fmt::Display for Hook {
     }
 }
 
-/// The priority of the filters in a clsact qdisc: low, so that no other filter's verdict is taken before ours.
+/// The priority of the filters in a clsact qdisc: low, so that no other filter's verdict is taken before
+/// ours.
 const PRIORITY: u16 = 7;
 /// The handle of the filters in a clsact qdisc, by which ours are told from others: "mh".
 const HANDLE: TcHandle = TcHandle::new(0, 0x6d68);
@@ -82,9 +83,11 @@ impl Attachments {
     ///
     /// # Errors
     ///
-    /// When the kernel refuses, or the interface was renamed or replaced meanwhile; nothing is left attached then.
+    /// When the kernel refuses, or the interface was renamed or replaced meanwhile; nothing is left attached
+    /// then.
     pub fn attach(&mut self, programs: &mut Programs, ifindex: u32, name: &str) -> Result<()> {
-        // The kernel interface goes by name, the tables by ifindex: both must mean the same device, before and after.
+        // The kernel interface goes by name, the tables by ifindex: both must mean the same device, before
+        // and after.
         if clsact::ifindex_of(name) != Some(ifindex) {
             bail!("the interface {name} was renamed or replaced while it was being attached to");
         }

@@ -1,4 +1,5 @@
-//! The clsact qdisc: added where it is missing, removed when it was added here and nobody else has come to use it.
+//! The clsact qdisc: added where it is missing, removed when it was added here and nobody else has come to
+//! use it.
 
 use std::{ffi::CString, io};
 

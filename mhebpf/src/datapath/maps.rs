@@ -41,8 +41,9 @@ impl Maps {
 
     /// Brings the maps to `wanted`, writing only what differs.
     ///
-    /// What is added or changed is written before anything is removed, and owners before the interfaces that cache them: at no moment
-    /// does an address that stays look foreign or owned elsewhere. An entry that can't be written is tried again at the next call.
+    /// What is added or changed is written before anything is removed, and owners before the interfaces that
+    /// cache them: at no moment does an address that stays look foreign or owned elsewhere. An entry that
+    /// can't be written is tried again at the next call.
     ///
     /// # Errors
     ///

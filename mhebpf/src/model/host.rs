@@ -32,13 +32,15 @@ pub struct Link {
     pub up: bool,
     /// The bridge, bond, team or VRF that the device is a port of (`IFLA_MASTER`).
     pub master: Option<u32>,
-    /// The device in this namespace that it is stacked on or paired with (`IFLA_LINK` without `IFLA_LINK_NETNSID`).
+    /// The device in this namespace that it is stacked on or paired with (`IFLA_LINK` without
+    /// `IFLA_LINK_NETNSID`).
     pub link: Option<u32>,
     /// `IFLA_LINK` points into another namespace: a container's end of a veth pair, say.
     pub link_elsewhere: bool,
     /// `net.ipv4.conf.*.route_localnet` is on.
     pub route_localnet: bool,
-    /// `net.ipv4.conf.*.rp_filter` is strict (1): a datagram is discarded unless the route to its source leads back here.
+    /// `net.ipv4.conf.*.rp_filter` is strict (1): a datagram is discarded unless the route to its source
+    /// leads back here.
     pub strict_reverse_path: bool,
 }
 

@@ -18,9 +18,10 @@ pub enum NextHop {
 
 /// Next hops by prefix for every interface in `owners`.
 ///
-/// For each prefix, and in this order: a route through the owner itself, by the lowest metric; else a route through another
-/// interface whose gateway is on-link on the owner, by the lowest metric: that gateway, on the owner. Hosts with many interfaces in
-/// one subnet often have one default route only, and their gateway serves all of them.
+/// For each prefix, and in this order: a route through the owner itself, by the lowest metric; else a route
+/// through another interface whose gateway is on-link on the owner, by the lowest metric: that gateway, on
+/// the owner. Hosts with many interfaces in one subnet often have one default route only, and their gateway
+/// serves all of them.
 pub fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> BTreeMap<(u32, Prefix), NextHop> {
     let on_link = on_link_prefixes(host);
     let mut best: BTreeMap<(u32, Prefix), (Preference, NextHop)> = BTreeMap::new();
@@ -60,8 +61,8 @@ struct Preference {
     position: usize,
 }
 
-/// The subnets that can be reached without a gateway, by interface. A default route without a gateway says nothing about which
-/// gateways are near, and does not count.
+/// The subnets that can be reached without a gateway, by interface. A default route without a gateway says
+/// nothing about which gateways are near, and does not count.
 fn on_link_prefixes(host: &Host) -> BTreeMap<u32, Vec<Prefix>> {
     let mut prefixes: BTreeMap<u32, Vec<Prefix>> = BTreeMap::new();
     for route in host.routes.iter().filter(|route| route.destination.length() > 0) {

@@ -18,8 +18,9 @@ pub struct Ownership {
 
 /// The owners of every local address of a host.
 ///
-/// An address is owned by the interface that it is configured on and by those that the interface's packets cross: the device that
-/// a VLAN or macvlan is stacked on, the ports of a bridge, bond or team. An address on an interface without a wire is host-wide.
+/// An address is owned by the interface that it is configured on and by those that the interface's packets
+/// cross: the device that a VLAN or macvlan is stacked on, the ports of a bridge, bond or team. An address on
+/// an interface without a wire is host-wide.
 pub fn of_addresses(host: &Host) -> BTreeMap<Ipv4Addr, Ownership> {
     let mut table: BTreeMap<Ipv4Addr, Ownership> = BTreeMap::new();
     let mut configured: BTreeMap<Ipv4Addr, BTreeSet<u32>> = BTreeMap::new();
@@ -48,7 +49,8 @@ pub fn of_addresses(host: &Host) -> BTreeMap<Ipv4Addr, Ownership> {
     table
 }
 
-/// The interfaces that the packets of `ifindex` cross on their way to the wire, itself left out, in order of their distance.
+/// The interfaces that the packets of `ifindex` cross on their way to the wire, itself left out, in order of
+/// their distance.
 pub fn below(host: &Host, ifindex: u32) -> Vec<u32> {
     let mut found = Vec::new();
     let mut seen = BTreeSet::from([ifindex]);

@@ -33,9 +33,10 @@ const INSIDE_BRIDGE: &str = "a bridge without an uplink among its ports";
 impl Selector {
     /// Selects among the links of `host`.
     ///
-    /// Matching names take Ethernet devices; of the others they say why not. Uplinks are the Ethernet devices through which packets
-    /// leave the host: neither loopback nor dummy, no port of a bridge, bond or team, no bridge between containers, and no veth to
-    /// another namespace unless the host has nothing else (as in a container, where such a veth is the uplink).
+    /// Matching names take Ethernet devices; of the others they say why not. Uplinks are the Ethernet devices
+    /// through which packets leave the host: neither loopback nor dummy, no port of a bridge, bond or team,
+    /// no bridge between containers, and no veth to another namespace unless the host has nothing else (as in
+    /// a container, where such a veth is the uplink).
     pub fn select(&self, host: &Host) -> Selection {
         let mut selection = Selection::default();
         match self {

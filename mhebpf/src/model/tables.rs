@@ -48,7 +48,8 @@ pub struct Tables {
 impl Tables {
     /// Computes the tables of `host`, with `policies` for the enforced interfaces by ifindex.
     ///
-    /// All interfaces are in the tables, enforced or not: any of them can be the owner that a packet is redirected to.
+    /// All interfaces are in the tables, enforced or not: any of them can be the owner that a packet is
+    /// redirected to.
     pub fn new(host: &Host, policies: &BTreeMap<u32, Policy>) -> Self {
         let ownerships = ownership::of_addresses(host);
         let mut tables = Self::default();
@@ -71,8 +72,8 @@ impl Tables {
         tables
     }
 
-    /// One address of each subnet first, so that an ARP request finds one in the subnet of its target; then the others in the
-    /// order of the host. Host-wide addresses are left out: they are nobody's own.
+    /// One address of each subnet first, so that an ARP request finds one in the subnet of its target; then
+    /// the others in the order of the host. Host-wide addresses are left out: they are nobody's own.
     fn fill_inline_addresses(&mut self, host: &Host, ownerships: &BTreeMap<Ipv4Addr, Ownership>) {
         let mut candidates: BTreeMap<u32, Vec<(Ipv4Addr, Prefix)>> = BTreeMap::new();
         // Those that are configured on the interface go before those that it owns for a device above it.

@@ -33,8 +33,8 @@ pub struct Dumper {
 pub struct Snapshot {
     /// The host.
     pub host: Host,
-    /// Whether it is the host at one moment. If not, addresses and routes changed during each dump: all that are there for long are
-    /// in it, and some that are gone.
+    /// Whether it is the host at one moment. If not, addresses and routes changed during each dump: all that
+    /// are there for long are in it, and some that are gone.
     pub exact: bool,
 }
 
@@ -60,8 +60,9 @@ impl Dumper {
         let links = self.links().await?;
         let (mut addresses, exact_addresses) = self.addresses().await?;
         let (mut routes, exact_routes) = self.routes().await?;
-        // An interrupted dump can miss what is there. What was there before stays until a whole dump says otherwise: an address
-        // too many passes packets for a moment, one too few would let them go unjudged for as long as the changes go on.
+        // An interrupted dump can miss what is there. What was there before stays until a whole dump says
+        // otherwise: an address too many passes packets for a moment, one too few would let them go unjudged
+        // for as long as the changes go on.
         if !exact_addresses {
             add_missing(&mut addresses, &self.last.addresses);
         }
@@ -101,7 +102,8 @@ impl Dumper {
         Ok((addresses.collect(), exact))
     }
 
-    /// Routes come in the order of their prefixes, and those of equal metric in the order in which the kernel tries them.
+    /// Routes come in the order of their prefixes, and those of equal metric in the order in which the kernel
+    /// tries them.
     async fn routes(&mut self) -> Result<(Vec<Route>, bool)> {
         let request = || {
             let mut message = RouteMessage::default();

@@ -39,8 +39,8 @@ impl Events {
         Ok(Self { socket })
     }
 
-    /// Waits for a change, and takes all that are there. Lost messages (ENOBUFS) count as a change like any other: every change is
-    /// answered by dumping all.
+    /// Waits for a change, and takes all that are there. Lost messages (ENOBUFS) count as a change like any
+    /// other: every change is answered by dumping all.
     ///
     /// # Errors
     ///

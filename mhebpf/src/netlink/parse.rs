@@ -66,7 +66,8 @@ pub(super) struct Ipv4Sysctls {
 }
 
 impl Ipv4Sysctls {
-    /// Those of an interface, or of `all`. What can't be read counts as 0: an interface that is gone has none.
+    /// Those of an interface, or of `all`. What can't be read counts as 0: an interface that is gone has
+    /// none.
     pub(super) fn read(name: &str) -> Self {
         let read = |key| {
             fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/{key}"))
