@@ -104,32 +104,28 @@ impl Capture {
         Ok(Self { shared, stop: Some(stop), reader: Some(reader) })
     }
 
-    /// How many frames there are so far.
-    pub(crate) fn position(&self) -> usize {
-        self.shared.lock().frames.len()
+    /// The frames from a moment on.
+    pub(crate) fn since(&self, start: SystemTime) -> Vec<Arc<Captured>> {
+        let log = self.shared.lock();
+        log.frames.iter().filter(|frame| frame.at >= start).cloned().collect()
     }
 
-    /// The frames from a position on.
-    pub(crate) fn since(&self, position: usize) -> Vec<Arc<Captured>> {
-        self.shared.lock().frames.get(position..).unwrap_or_default().to_vec()
-    }
-
-    /// Waits for a frame at or after a position.
+    /// Waits for a frame at or after a moment.
     pub(crate) fn wait_for(
         &self,
-        position: usize,
+        start: SystemTime,
         what: &str,
         limit: Duration,
         mut wanted: impl FnMut(&Captured) -> bool,
     ) -> Result<Arc<Captured>> {
-        let mut next = position;
+        let mut next = 0;
         let found = self.wait(limit, |log| {
             let fresh = log.frames.get(next..).unwrap_or_default();
             next = log.frames.len();
-            fresh.iter().find(|frame| wanted(frame)).cloned()
+            fresh.iter().find(|frame| frame.at >= start && wanted(frame)).cloned()
         })?;
         found.with_context(|| {
-            let seen = self.since(position).iter().map(|frame| format!("\n  {frame}")).collect::<String>();
+            let seen = self.since(start).iter().map(|frame| format!("\n  {frame}")).collect::<String>();
             format!("waited {limit:?} for {what}; seen instead:{seen}")
         })
     }

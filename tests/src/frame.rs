@@ -152,12 +152,15 @@ impl Arp {
 
 impl Ipv4 {
     fn parse(body: &[u8]) -> Option<Self> {
-        let header_length = usize::from(body.first()? & 0x0f) * 4;
+        let first = *body.first()?;
+        let header_length = usize::from(first & 0x0f) * 4;
+        if first >> 4 != 4 || header_length < 20 {
+            return None;
+        }
         let fragment = word(body, 6)?;
         let protocol = *body.get(9)?;
         let fragment_offset = (fragment & 0x1fff) * 8;
-        let payload =
-            if fragment_offset == 0 { body.get(header_length..).unwrap_or_default() } else { &[] };
+        let payload = if fragment_offset == 0 { body.get(header_length..).unwrap_or_default() } else { &[] };
         let ports = match protocol {
             6 | 17 => word(payload, 0).zip(word(payload, 2)),
             _ => None,

@@ -4,14 +4,23 @@ mod build;
 mod change;
 mod inject;
 mod neighbours;
+mod probe;
 mod recording;
+mod router;
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, UdpSocket},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context as _, Result, ensure};
 
 pub use build::{LabBuilder, Segment};
+pub use probe::PROBE_PORT;
 pub use recording::Recording;
+pub use router::{Container, Router};
 
 use crate::{
     capture::Capture,
@@ -20,6 +29,7 @@ use crate::{
     judge::Judge,
     mac::Mac,
     netns::NetNs,
+    packet_socket::PacketSocket,
     sentinel::{Fence, OpenLink},
     wait::{PATIENCE, wait_until},
 };
@@ -46,6 +56,13 @@ pub struct Lab {
     /// The namespace of the switch and of the peers on its bridges.
     pub switch: NetNs,
     links: Vec<Link>,
+    /// How many links have been made anew.
+    generation: usize,
+    /// For frames made by hand. Kept, because closing an AF_PACKET socket waits for an RCU grace period.
+    host_sender: PacketSocket,
+    switch_sender: PacketSocket,
+    /// Takes what comes to [`PROBE_PORT`] of a peer, so that no ICMP error goes back.
+    _sink: UdpSocket,
     capture: Capture,
     fence: Fence,
     judge: Arc<Judge>,
@@ -95,7 +112,12 @@ impl Lab {
         self.links.iter().filter_map(|link| link.address).collect()
     }
 
-    /// The hardware address of the host's end of a link at the start.
+    /// The hardware address that the host's end of a link is made with.
+    pub const fn host_mac(port: usize) -> Mac {
+        Mac::lab(0xa0 + port as u8)
+    }
+
+    /// The hardware address of the host's end of a link; another when the link was made anew.
     pub fn mac(&self, port: usize) -> Mac {
         self.links[port].mac
     }
@@ -122,6 +144,16 @@ impl Lab {
         self.run_mhebpf(&arguments)
     }
 
+    /// The same without announcements at the start: for tests that count every frame, since a bridge carries an
+    /// interface's announcement to the host's other interfaces, where it is for another's address.
+    ///
+    /// # Errors
+    ///
+    /// When it does not become ready.
+    pub fn mhebpf_quietly(&self, further: &[&str]) -> Result<Daemon> {
+        self.mhebpf(&[further, &["--no-announce"]].concat())
+    }
+
     /// Starts mhebpf with exactly these arguments and waits until it is ready.
     ///
     /// # Errors
@@ -136,9 +168,9 @@ impl Lab {
         Ok(daemon)
     }
 
-    /// Marks the present moment in the capture.
+    /// Marks the present moment in the capture. Frames are told from earlier ones by the kernel's own time stamps.
     pub fn record(&self) -> Recording<'_> {
-        Recording::new(self, self.capture.position())
+        Recording::new(self, SystemTime::now())
     }
 
     /// Returns when every frame sent before has crossed its link and was dealt with on the other side, so that what is
@@ -148,16 +180,23 @@ impl Lab {
     ///
     /// When a sentinel is lost.
     pub fn fence(&self) -> Result<()> {
-        let mut open = Vec::new();
-        for port in self.ports() {
-            let (external, internal) = (format!("eth{port}_ext"), format!("eth{port}_int"));
-            let up = |ns: &NetNs, name: &str| ns.run(|| interface::is_up(name));
-            // A link that is down, renamed or gone carries nothing.
-            if up(&self.switch, &external)? && up(&self.host, &internal)? {
-                open.push(OpenLink { port, external, internal });
-            }
-        }
-        self.fence.pass(&self.switch, &self.host, &open, &self.capture).context("the fence of sentinels")
+        // A link that is down, renamed or gone carries nothing.
+        let up = |ns: &NetNs, end: &str| {
+            ns.run(|| {
+                let is_up = |port: usize| Ok(interface::is_up(&format!("eth{port}_{end}"))?.then_some(port));
+                self.ports().filter_map(|port| is_up(port).transpose()).collect::<Result<BTreeSet<_>>>()
+            })
+        };
+        let open: Vec<_> = up(&self.switch, "ext")?
+            .intersection(&up(&self.host, "int")?)
+            .map(|port| OpenLink {
+                port: *port,
+                external: format!("eth{port}_ext"),
+                internal: format!("eth{port}_int"),
+            })
+            .collect();
+        let (switch, host) = ((&self.switch, &self.switch_sender), (&self.host, &self.host_sender));
+        self.fence.pass(switch, host, &open, &self.capture).context("the fence of sentinels")
     }
 
     /// Waits until a port's ends are up and have carrier.
@@ -189,7 +228,7 @@ impl Lab {
     fn judge_now(&mut self) -> Result<()> {
         self.judged = true;
         self.fence()?;
-        let verdict = self.judge.verdict(&self.capture.since(0));
+        let verdict = self.judge.verdict(&self.capture.since(SystemTime::UNIX_EPOCH));
         ensure!(verdict.is_none(), verdict.unwrap_or_default());
         Ok(())
     }
@@ -197,6 +236,11 @@ impl Lab {
     /// Tells the judge, and only the judge, that an address belongs to a port from now on.
     pub fn claim(&self, port: usize, address: Ipv4Addr, grace: Duration) {
         self.judge.claim(port, address, grace);
+    }
+
+    /// Tells the judge, and only the judge, that an address moves, and is never without an owner.
+    pub fn hand_over(&self, from: usize, to: usize, address: Ipv4Addr, grace: Duration) {
+        self.judge.hand_over(from, to, address, grace);
     }
 
     /// Tells the judge, and only the judge, that an address belongs to a port no longer.

@@ -79,8 +79,9 @@ pub(crate) struct Netlink(Socket);
 
 impl Netlink {
     pub(crate) fn open(family: i32) -> Result<Self> {
-        let socket = Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW.cloexec(), Some(Protocol::from(family)))
-            .context("opening a netlink socket")?;
+        let socket =
+            Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW.cloexec(), Some(Protocol::from(family)))
+                .context("opening a netlink socket")?;
         socket.set_read_timeout(Some(Duration::from_secs(5)))?;
         let mut storage = SockAddrStorage::zeroed();
         // SAFETY: the storage is large enough and aligned for every kind of socket address; zeroes mean the kernel.

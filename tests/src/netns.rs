@@ -157,7 +157,7 @@ impl NetNs {
         let output = child.wait_with_output()?;
         let complaint = String::from_utf8_lossy(&output.stderr);
         if !output.status.success() {
-            bail!("`{program} {words}` in {}: {}: {}{input}", self.label, output.status, complaint.trim());
+            bail!("`{program} {words}` in {}: {}: {}\n{input}", self.label, output.status, complaint.trim());
         }
         // `tc` exits with 0 although a dump failed.
         ensure!(!complaint.contains("RTNETLINK answers"), "`{program} {words}`: {}", complaint.trim());

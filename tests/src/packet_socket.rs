@@ -40,7 +40,10 @@ impl PacketSocket {
     /// A socket that sends and receives nothing.
     pub(crate) fn sender() -> Result<Self> {
         let kind = Type::RAW.cloexec().nonblocking();
-        Ok(Self(Socket::new(Domain::PACKET, kind, None).context("opening an AF_PACKET socket (this needs root)")?))
+        Ok(Self(
+            Socket::new(Domain::PACKET, kind, None)
+                .context("opening an AF_PACKET socket (this needs root)")?,
+        ))
     }
 
     /// A socket that receives `protocol` on all interfaces except these.
@@ -66,7 +69,8 @@ impl PacketSocket {
         let mut bytes = vec![0_u8; SNAP_LENGTH as usize];
         let mut control = [0_u64; 16];
         // SAFETY: sockaddr_ll and msghdr are plain data for which all zeroes are valid.
-        let (mut from, mut message) = unsafe { (mem::zeroed::<libc::sockaddr_ll>(), mem::zeroed::<libc::msghdr>()) };
+        let (mut from, mut message) =
+            unsafe { (mem::zeroed::<libc::sockaddr_ll>(), mem::zeroed::<libc::msghdr>()) };
         let mut buffer = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
         message.msg_name = (&raw mut from).cast();
         message.msg_namelen = size_of::<libc::sockaddr_ll>() as u32;

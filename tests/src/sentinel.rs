@@ -84,7 +84,13 @@ impl Fence {
     }
 
     /// Returns when all frames that were sent before have crossed the links, and so have the answers to them.
-    pub(crate) fn pass(&self, switch: &NetNs, host: &NetNs, links: &[OpenLink], capture: &Capture) -> Result<()> {
+    pub(crate) fn pass(
+        &self,
+        switch: (&NetNs, &PacketSocket),
+        host: (&NetNs, &PacketSocket),
+        links: &[OpenLink],
+        capture: &Capture,
+    ) -> Result<()> {
         let there = self.send(switch, links, |link| &link.external)?;
         self.wait_in_host(there).context("from the switch to the host")?;
         let back = self.send(host, links, |link| &link.internal)?;
@@ -93,18 +99,18 @@ impl Fence {
 
     fn send(
         &self,
-        from: &NetNs,
+        (from, socket): (&NetNs, &PacketSocket),
         links: &[OpenLink],
         name: impl Fn(&OpenLink) -> &str + Sync,
     ) -> Result<BTreeSet<Sentinel>> {
         let fence = self.next.fetch_add(1, Ordering::Relaxed);
         from.run(|| {
-            let socket = PacketSocket::sender()?;
             let mut sent = BTreeSet::new();
             for cpu in cpus()? {
                 run_on(cpu)?;
                 for link in links {
-                    let sentinel = Sentinel { fence, cpu: u16::try_from(cpu)?, port: u16::try_from(link.port)? };
+                    let sentinel =
+                        Sentinel { fence, cpu: u16::try_from(cpu)?, port: u16::try_from(link.port)? };
                     let name = name(link);
                     socket
                         .send(interface::index(name)?, &sentinel.frame())

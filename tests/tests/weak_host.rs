@@ -4,10 +4,9 @@ use std::{collections::BTreeSet, net::SocketAddrV4, time::Duration};
 
 use anyhow::Result;
 use mhebpf_tests::{
-    FAR, Lab, Mac, PEER,
+    FAR, Lab, Mac, PATIENCE, PEER,
     frame::Arp,
     traffic::{ARTICLE_PORT, icmp, tcp, udp},
-    PATIENCE,
 };
 
 #[test]

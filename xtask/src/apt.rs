@@ -41,14 +41,21 @@ fn update(task: &str) -> Result<(), Failed> {
     run(
         task,
         "refreshing the package lists",
-        as_root(&["apt-get", "update", "-q"]).arg("-o=DPkg::Lock::Timeout=120"),
+        as_root(&["apt-get", "update", "-qq"]).arg("-o=DPkg::Lock::Timeout=120"),
     )
 }
 
 fn install_command(packages: &[&str]) -> Command {
     let mut command = as_root(&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install"]);
     // Debian's compiler conflicts with other packages of compilers; nothing that is installed may vanish for it.
-    command.args(["-q", "--yes", "--no-remove", "--no-install-recommends", "-o=DPkg::Lock::Timeout=120"]);
+    command.args([
+        "-qq",
+        "-o=Dpkg::Use-Pty=0",
+        "-o=DPkg::Lock::Timeout=120",
+        "--yes",
+        "--no-remove",
+        "--no-install-recommends",
+    ]);
     command.args(packages);
     command
 }

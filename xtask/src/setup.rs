@@ -224,6 +224,8 @@ fn ensure_linker(tool_chain: &ToolChain) -> Result<bool, Failed> {
         println!("setup: {problem}");
     }
     let mut command = Command::new("cargo");
+    // Its work is done by LLVM, which is compiled already: optimizing the rest takes minutes and gains nothing.
+    command.env("CARGO_PROFILE_RELEASE_DEBUG", "false").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0");
     command.env("LLVM_PREFIX", LLVM_PREFIX).args(["install", "bpf-linker", "--version"]);
     command.arg(OLDEST_LINKER.to_string()).args(["--no-default-features", "--features"]);
     // `--force` replaces one that is too old or does not run, and is harmless otherwise.

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{self, BufRead as _, BufReader, Write},
     process::{Command, ExitCode, Stdio},
 };
 
@@ -39,8 +39,9 @@ fn check_and_test(to_tests: &[OsString], sum: &mut Summary) {
     };
     check("format", &["fmt", "--all", "--check"]);
     check("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
-    // The live tests run this program, which cargo would not build for the tests of other packages.
-    if check("building mhebpf", &["build", "--package", "mhebpf"]) {
+    // The live tests run mhebpf, which cargo would not build for the tests of another package. Built together with
+    // the tests it has their features, so that nothing, the eBPF programs least of all, is compiled twice.
+    if check("building", &["build", "--workspace", "--all-targets"]) {
         *sum += run_tests(to_tests);
     }
 }
@@ -57,7 +58,7 @@ fn run_tests(to_tests: &[OsString]) -> Summary {
     }
     println!("test: running {}", show(&command));
     let mut sum = Summary::default();
-    let succeeded = match forward(&mut command, &mut sum) {
+    let succeeded = match forward(&mut command, &mut io::stdout(), &mut sum) {
         Ok(succeeded) => succeeded,
         Err(error) => {
             eprintln!("test: cannot run {}: {error}", show(&command));
@@ -71,14 +72,14 @@ fn run_tests(to_tests: &[OsString]) -> Summary {
     sum
 }
 
-/// Runs a command, copies its standard output line by line as it comes, and adds up the results in it.
-fn forward(command: &mut Command, sum: &mut Summary) -> std::io::Result<bool> {
+/// Runs a command, copies its standard output to `to` line by line as it comes, and adds up the results in it.
+fn forward(command: &mut Command, to: &mut impl Write, sum: &mut Summary) -> io::Result<bool> {
     let mut child = command.stdout(Stdio::piped()).spawn()?;
     if let Some(output) = child.stdout.take() {
         let mut output = BufReader::new(output);
         let mut line = Vec::new();
         while output.read_until(b'\n', &mut line)? > 0 {
-            std::io::stdout().write_all(&line)?;
+            to.write_all(&line)?;
             if let Some(result) = Summary::parse(&String::from_utf8_lossy(&line)) {
                 *sum += result;
             }
@@ -93,12 +94,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_in_the_output_of_a_command_are_added_up() {
-        let script = "echo 'test result: ok. 2 passed; 0 failed; 0 ignored; x'; \
-                      echo noise; echo 'test result: FAILED. 1 passed; 1 failed; 1 ignored; x'; exit 1";
-        let mut sum = Summary::default();
-        let status = forward(Command::new("sh").args(["-c", script]), &mut sum);
-        assert!(matches!(status, Ok(false)));
+    fn results_in_the_output_of_a_command_are_added_up_and_the_output_is_copied() {
+        let said = "test result: ok. 2 passed; 0 failed; 0 ignored; x\nnoise\n\
+                    test result: FAILED. 1 passed; 1 failed; 1 ignored; x\nlast";
+        let mut command = Command::new("sh");
+        command.args(["-c", "printf %s \"$0\"; exit 1", said]);
+        let (mut copy, mut sum) = (Vec::new(), Summary::default());
+        let succeeded = forward(&mut command, &mut copy, &mut sum);
+        assert!(matches!(succeeded, Ok(false)));
+        assert_eq!(String::from_utf8_lossy(&copy), said);
         assert_eq!(sum, Summary { passed: 3, failed: 1, skipped: 1 });
     }
 }

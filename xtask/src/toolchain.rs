@@ -367,5 +367,7 @@ pub(crate) fn output_of(command: &mut Command) -> Result<String, String> {
     Err(format!("{}, {}", output.status, said.lines().next().unwrap_or("no message")))
 }
 
+// The path is given because rustfmt also comes here from the build script, and would look beside this file.
 #[cfg(test)]
+#[path = "toolchain/tests.rs"]
 mod tests;

@@ -34,7 +34,11 @@ pub(super) fn add(interface: &str) -> Result<bool> {
     match tc::qdisc_add_clsact(interface) {
         Ok(()) => Ok(true),
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("adding a clsact qdisc to {interface}")),
+        Err(error) => Err(error).with_context(|| {
+            format!(
+                "adding a clsact qdisc to {interface} (the kernel modules sch_ingress and cls_bpf are needed)"
+            )
+        }),
     }
 }
 

@@ -4,8 +4,11 @@ use std::{fmt::Write as _, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use anyhow::Result;
 
-use super::{FAR, Lab, Link, PEER, SECOND_PEER};
-use crate::{capture::Capture, interface, judge::Judge, mac::Mac, netns::NetNs, sentinel::Fence};
+use super::{FAR, Lab, Link, PEER, PROBE_PORT, SECOND_PEER};
+use crate::{
+    capture::Capture, interface, judge::Judge, mac::Mac, netns::NetNs, packet_socket::PacketSocket,
+    sentinel::Fence, traffic::udp,
+};
 
 /// The bridge of one subnet, with the peer's address on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +96,7 @@ impl LabBuilder {
             .map(|(port, (segment, with_address))| Link {
                 segment: *segment,
                 address: with_address.then(|| Segment(*segment).host_address(port)),
-                mac: Mac::lab(0xa0 + port as u8),
+                mac: Lab::host_mac(port),
             })
             .collect();
         let segments = links.iter().map(|link| link.segment + 1).max().unwrap_or(0);
@@ -113,7 +116,22 @@ impl LabBuilder {
                 judge.claim(port, address, Duration::ZERO);
             }
         }
-        let lab = Lab { host, switch, links, capture, fence, judge, judged: false };
+        let (host_sender, switch_sender) =
+            (host.run(PacketSocket::sender)?, switch.run(PacketSocket::sender)?);
+        let sink = udp::bind(&switch, Ipv4Addr::UNSPECIFIED, PROBE_PORT)?;
+        let lab = Lab {
+            host,
+            switch,
+            links,
+            generation: 0,
+            host_sender,
+            switch_sender,
+            _sink: sink,
+            capture,
+            fence,
+            judge,
+            judged: false,
+        };
         for port in lab.ports() {
             lab.wait_running(port)?;
         }
@@ -137,17 +155,19 @@ fn switch_script(links: &[Link], segments: usize, host: &str) -> String {
     }
     let _ = writeln!(script, "address add {FAR}/32 dev lo");
     for (port, link) in links.iter().enumerate() {
-        script.push_str(&link_script(port, link.mac, Segment(link.segment), host));
+        script.push_str(&link_script(port, 0, link.mac, Segment(link.segment), host));
     }
     script
 }
 
-/// Makes a veth pair and puts one end into the host.
-pub(super) fn link_script(port: usize, mac: Mac, segment: Segment, host: &str) -> String {
+/// Makes a veth pair and puts one end into the host. `generation` counts how often there has been a link on this port before.
+pub(super) fn link_script(port: usize, generation: usize, mac: Mac, segment: Segment, host: &str) -> String {
     let (external, bridge) = (Mac::lab(0xe0 + port as u8), segment.bridge());
     // With equal indices on both sides the kernel reports a change of carrier up to a second late
-    // (`linkwatch_urgent_event` compares an interface's index with its peer's), hence two ranges.
-    let (outer, inner) = (100 + port, 10 + port);
+    // (`linkwatch_urgent_event` compares an interface's index with its peer's), hence two ranges. And the capture tells
+    // links apart by index, so an old index must not mean a new link.
+    let n = 20 * generation + port;
+    let (outer, inner) = (1000 + n, 10 + n);
     format!(
         "link add eth{port}_ext address {external} index {outer} type veth \
          peer name eth{port}_int address {mac} index {inner} netns {host}\n\

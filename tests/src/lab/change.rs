@@ -1,14 +1,20 @@
 //! Changes to a lab that runs.
 
 use std::{
+    collections::BTreeSet,
     net::Ipv4Addr,
-    time::Duration,
+    sync::atomic::{AtomicU8, Ordering},
 };
 
 use anyhow::Result;
 
 use super::{Lab, Segment, build::link_script};
-use crate::{judge::GRACE, mac::Mac, rtnetlink};
+use crate::{
+    judge::GRACE,
+    mac::Mac,
+    rtnetlink,
+    wait::{PATIENCE, wait_until},
+};
 
 impl Lab {
     /// Adds an address to a port, without starting a program: the next line of the test comes microseconds later.
@@ -18,6 +24,10 @@ impl Lab {
     /// When the kernel refuses.
     pub fn add_address(&self, port: usize, address: Ipv4Addr) -> Result<()> {
         self.claim(port, address, GRACE);
+        self.configure(port, address)
+    }
+
+    fn configure(&self, port: usize, address: Ipv4Addr) -> Result<()> {
         let length = Segment::nth(self.links[port].segment).prefix_length();
         rtnetlink::add_address(&self.host, &format!("eth{port}_int"), address, length)
     }
@@ -29,6 +39,10 @@ impl Lab {
     /// When the kernel refuses.
     pub fn remove_address(&self, port: usize, address: Ipv4Addr) -> Result<()> {
         self.release(port, address, GRACE);
+        self.unconfigure(port, address)
+    }
+
+    fn unconfigure(&self, port: usize, address: Ipv4Addr) -> Result<()> {
         let length = Segment::nth(self.links[port].segment).prefix_length();
         rtnetlink::remove_address(&self.host, &format!("eth{port}_int"), address, length)
     }
@@ -39,8 +53,28 @@ impl Lab {
     ///
     /// When the kernel refuses.
     pub fn move_address(&self, from: usize, to: usize, address: Ipv4Addr) -> Result<()> {
-        self.add_address(to, address)?;
-        self.remove_address(from, address)
+        self.judge.hand_over(from, to, address, GRACE);
+        self.configure(to, address)?;
+        self.unconfigure(from, address)
+    }
+
+    /// Waits until mhebpf, in redirect mode, has taken note of all that was changed before.
+    ///
+    /// It works from dumps of the whole host. So a new address on port `owner` that it knows proves that it has seen everything older;
+    /// `through` is another port, whose datagrams with that address are redirected from then on. Both ports have to be up.
+    ///
+    /// # Errors
+    ///
+    /// When it has not in time.
+    pub fn wait_in_step(&self, owner: usize, through: usize) -> Result<()> {
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        let marker = Ipv4Addr::new(192, 168, 6, NEXT.fetch_add(1, Ordering::Relaxed));
+        self.add_address(owner, marker)?;
+        wait_until("mhebpf to be in step", PATIENCE, || {
+            let recording = self.record();
+            self.emit(through, marker)?;
+            Ok((recording.ports_of(marker)? == BTreeSet::from([owner])).then_some(()))
+        })
     }
 
     /// Takes the host's end of a link down; its addresses stay, its routes go.
@@ -78,6 +112,9 @@ impl Lab {
     ///
     /// When `ip` fails.
     pub fn delete_link(&self, port: usize) -> Result<()> {
+        if let Some(address) = self.links[port].address {
+            self.release(port, address, GRACE);
+        }
         self.switch.ip(&format!("link delete eth{port}_ext")).map(drop)
     }
 
@@ -87,19 +124,19 @@ impl Lab {
     ///
     /// When `ip` fails.
     pub fn recreate_link(&mut self, port: usize) -> Result<()> {
+        self.generation += 1;
+        self.judge.newcomer(port, GRACE);
         let link = &mut self.links[port];
-        link.mac = Mac([0x02, 0, 0, 0, 1, 0xa0 + port as u8]);
+        link.mac = Mac([0x02, 0, 0, 0, self.generation as u8, 0xa0 + port as u8]);
         let segment = Segment::nth(link.segment);
-        // The capture tells links apart by index, and an old index must not mean a new link.
-        let script = link_script(port + 50, link.mac, segment, &self.host.path())
-            .replace(&format!("eth{}_", port + 50), &format!("eth{port}_"));
+        let script = link_script(port, self.generation, link.mac, segment, &self.host.path());
         let address = link.address;
         self.switch.ip_batch(&script)?;
         let length = segment.prefix_length();
         let mut lines = format!("link set eth{port}_int up\n");
         if let Some(address) = address {
             lines.push_str(&format!("address add {address}/{length} broadcast + dev eth{port}_int\n"));
-            self.claim(port, address, Duration::from_secs(2));
+            self.claim(port, address, GRACE);
         }
         self.host.ip_batch(&lines)?;
         self.wait_running(port)

@@ -14,8 +14,17 @@ impl Lab {
     ///
     /// When `ip` fails.
     pub fn forget_neighbours(&self) -> Result<()> {
-        forget(&self.host)?;
+        self.host_forgets_neighbours()?;
         forget(&self.switch)
+    }
+
+    /// Empties the neighbour table of the host only.
+    ///
+    /// # Errors
+    ///
+    /// When `ip` fails.
+    pub fn host_forgets_neighbours(&self) -> Result<()> {
+        forget(&self.host)
     }
 
     /// The hardware addresses that the peers know.

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     sync::Arc,
+    time::SystemTime,
 };
 
 use anyhow::Result;
@@ -11,7 +12,7 @@ use anyhow::Result;
 use super::Lab;
 use crate::{
     capture::Captured,
-    frame::ARP_REPLY,
+    frame::{ARP_REPLY, Arp},
     mac::Mac,
     wait::PATIENCE,
 };
@@ -20,11 +21,11 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Recording<'lab> {
     lab: &'lab Lab,
-    start: usize,
+    start: SystemTime,
 }
 
 impl<'lab> Recording<'lab> {
-    pub(super) const fn new(lab: &'lab Lab, start: usize) -> Self {
+    pub(super) const fn new(lab: &'lab Lab, start: SystemTime) -> Self {
         Self { lab, start }
     }
 
@@ -54,7 +55,11 @@ impl<'lab> Recording<'lab> {
     /// # Errors
     ///
     /// When none comes in time, with what came instead.
-    pub fn wait_from_host(&self, what: &str, mut wanted: impl FnMut(&Captured) -> bool) -> Result<Arc<Captured>> {
+    pub fn wait_from_host(
+        &self,
+        what: &str,
+        mut wanted: impl FnMut(&Captured) -> bool,
+    ) -> Result<Arc<Captured>> {
         self.lab.capture.wait_for(self.start, what, PATIENCE, |frame| frame.from_host && wanted(frame))
     }
 
@@ -67,6 +72,15 @@ impl<'lab> Recording<'lab> {
         self.wait_from_host(&format!("a datagram from {source}"), |frame| {
             frame.ipv4().is_some_and(|datagram| datagram.source == source)
         })
+    }
+
+    /// The ARP packets that the host sent, with their ports, in order.
+    ///
+    /// # Errors
+    ///
+    /// When the capture is not complete.
+    pub fn arp_from_host(&self) -> Result<Vec<(usize, Arp)>> {
+        Ok(self.from_host()?.iter().filter_map(|frame| Some((frame.port, *frame.arp()?))).collect())
     }
 
     /// Through which ports the host sent IPv4 datagrams with this source, and from which hardware addresses.

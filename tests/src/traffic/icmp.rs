@@ -25,7 +25,9 @@ pub fn ping(ns: &NetNs, from: Ipv4Addr, to: Ipv4Addr, limit: Duration) -> Result
         let mut socket = raw_socket(from)?;
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let request = craft::echo_message(id, 1, b"mhebpf lab");
-        socket.send_to(&request, &SocketAddrV4::new(to, 0).into()).with_context(|| format!("sending to {to}"))?;
+        socket
+            .send_to(&request, &SocketAddrV4::new(to, 0).into())
+            .with_context(|| format!("sending to {to}"))?;
         let deadline = Instant::now() + limit;
         let mut buffer = [0; 512];
         loop {
@@ -56,7 +58,8 @@ pub fn send_request(ns: &NetNs, from: Ipv4Addr, to: Ipv4Addr) -> Result<()> {
 }
 
 fn raw_socket(from: Ipv4Addr) -> Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).context("opening a raw socket")?;
+    let socket =
+        Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).context("opening a raw socket")?;
     socket.bind(&SocketAddrV4::new(from, 0).into()).with_context(|| format!("binding to {from}"))?;
     Ok(socket)
 }

@@ -13,7 +13,13 @@ use socket2::SockAddr;
 /// # Errors
 ///
 /// When the kernel refuses: it has no route to `to` through the interface, say.
-pub fn send(socket: &UdpSocket, ifindex: u32, source: Ipv4Addr, to: SocketAddrV4, payload: &[u8]) -> io::Result<()> {
+pub fn send(
+    socket: &UdpSocket,
+    ifindex: u32,
+    source: Ipv4Addr,
+    to: SocketAddrV4,
+    payload: &[u8],
+) -> io::Result<()> {
     let mut payload = payload.to_vec();
     let to = SockAddr::from(to);
     let info = libc::in_pktinfo {

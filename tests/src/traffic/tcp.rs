@@ -77,6 +77,18 @@ pub fn echo_bulk(stream: &TcpStream, size: usize) -> Result<()> {
     })
 }
 
+/// Closes a connection to a server that closes in turn, and returns when both sides have said all they had to say.
+///
+/// # Errors
+///
+/// When the server does not close.
+pub fn close(mut stream: TcpStream) -> Result<()> {
+    stream.shutdown(Shutdown::Write)?;
+    let rest = stream.read_to_end(&mut Vec::new()).context("waiting for the server to close")?;
+    ensure!(rest == 0, "{rest} bytes came that nobody had asked for");
+    Ok(())
+}
+
 fn prepared(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;

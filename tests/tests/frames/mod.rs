@@ -1,0 +1,34 @@
+//! Frames made by hand.
+
+use std::net::Ipv4Addr;
+
+/// The destination and the source of all of them: not a group.
+pub(crate) const MACS: [u8; 12] = [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1];
+
+/// Broadcast, and the same source.
+pub(crate) const TO_ALL: [u8; 12] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1];
+
+/// A tag of 802.1Q with a priority and no VLAN.
+pub(crate) const PRIORITY_TAG: [u8; 4] = [0x81, 0x00, 0xa0, 0x00];
+
+/// An Ethernet frame, and what is in it from the EtherType on.
+pub(crate) fn ethernet(macs: &[u8; 12], tags: &[[u8; 4]], network: &[u8]) -> Vec<u8> {
+    [&macs[..], &tags.concat(), network].concat()
+}
+
+/// An IPv4 datagram of eight bytes, with the EtherType before it. Nothing looks at its checksum.
+pub(crate) fn ipv4(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
+    let fixed = [0x08, 0x00, 0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0];
+    [&fixed[..], &source.octets(), &destination.octets(), b"datagram"].concat()
+}
+
+/// What an ARP packet does.
+pub(crate) const REQUEST: u8 = 1;
+/// What an ARP packet does.
+pub(crate) const REPLY: u8 = 2;
+
+/// An ARP packet, with the EtherType before it.
+pub(crate) fn arp(operation: u8, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    let fixed = [0x08, 0x06, 0, 1, 0x08, 0x00, 6, 4, 0, operation];
+    [&fixed[..], &MACS[6..], &sender.octets(), &[0; 6], &target.octets()].concat()
+}

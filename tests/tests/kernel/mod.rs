@@ -1,0 +1,158 @@
+//! The programs as the kernel runs them on a frame that is on no wire: `BPF_PROG_TEST_RUN`.
+//!
+//! `convert___skb_to_skb` (Linux 6.18) takes from a test the interface, the one of arrival, `skb->cb` and the
+//! size of segments, which is what the programs look at besides the frame. A test cannot set:
+//! - a tag beside the frame (`vlan_present`, `vlan_tci`): EINVAL. Tags stand in the frame here, and the pure
+//!   decision is tested with both;
+//! - a frame that is not linear (`data_end`): EINVAL. All bytes are within reach here without
+//!   `bpf_skb_pull_data`;
+//! - a frame that is too short for itself ([`is_too_short`]): EINVAL;
+//! - the packet's route. Nor is a redirect carried out: the answer is that there would be one, not where to.
+
+mod answer;
+
+use std::{collections::BTreeMap, fmt::Write as _, io};
+
+use anyhow::Result;
+use aya::{
+    TestRunOptions,
+    programs::{ProgramError, TestRun as _},
+};
+use mhebpf::{
+    datapath::{Datapath, load},
+    model::Tables,
+};
+use mhebpf_tests::NetNs;
+
+use crate::{
+    oracle::{Crossing, Direction},
+    random::hosts::INDICES,
+};
+
+pub(crate) use answer::answer;
+
+/// `TC_ACT_UNSPEC`: the packet goes on to the next program.
+pub(crate) const PASS: i32 = -1;
+/// `TC_ACT_SHOT`
+pub(crate) const DROP: i32 = 2;
+/// `TC_ACT_REDIRECT`
+pub(crate) const REDIRECT: i32 = 7;
+
+/// Counters by interface, direction, family, reason, and whether the packet was only observed.
+pub(crate) type Counts = BTreeMap<(u32, Direction, &'static str, &'static str, bool), u64>;
+
+/// The loaded programs, in a network namespace where all the interfaces of random hosts exist.
+pub(crate) struct Kernel {
+    datapath: Datapath,
+}
+
+/// `skb->cb`, as far as programs see it.
+pub(crate) type Cb = [u8; 20];
+
+/// What a program made of a frame.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) frame: Vec<u8>,
+    pub(crate) cb: Cb,
+}
+
+/// Fields of `struct __sk_buff` (linux/bpf.h).
+const INGRESS_IFINDEX: usize = 36;
+const IFINDEX: usize = 40;
+const CB: usize = 48;
+const GSO_SIZE: usize = 176;
+const SIZE: usize = 192;
+
+/// Runs a test with the programs loaded.
+pub(crate) fn with_kernel(test: impl FnOnce(&mut Kernel) -> Result<()> + Send) -> Result<()> {
+    let namespace = NetNs::new("programs")?;
+    let mut links = String::new();
+    for pair in INDICES.chunks(2) {
+        if let [one, other] = pair {
+            writeln!(links, "link add eth{one} index {one} type veth peer name eth{other} index {other}")?;
+        }
+    }
+    namespace.ip_batch(&links)?;
+    // The programs are only ever run from this thread: interfaces are looked up in its namespace.
+    namespace.run(|| test(&mut Kernel { datapath: load()? }))
+}
+
+/// Whether `bpf_prog_test_run_skb` refuses such a frame: one without a whole Ethernet header, or with less
+/// than the fixed header of the IP version that its EtherType says. Truncated IPv4 is judged behind a tag,
+/// which the kernel does not look through.
+pub(crate) fn is_too_short(frame: &[u8]) -> bool {
+    match frame.get(12..14) {
+        None => true,
+        Some([0x08, 0x00]) => frame.len() < 14 + 20,
+        Some([0x86, 0xdd]) => frame.len() < 14 + 40,
+        Some(_) => false,
+    }
+}
+
+impl Kernel {
+    /// Brings the maps to these tables.
+    pub(crate) fn write(&mut self, tables: &Tables) -> Result<()> {
+        self.datapath.maps.write(tables)
+    }
+
+    /// Runs the program of the packet's direction. The inner error is the kernel's refusal to run it on such
+    /// a packet.
+    pub(crate) fn run(&mut self, crossing: &Crossing, cb: Cb) -> Result<io::Result<Ran>> {
+        self.run_segmented(crossing, cb, 0)
+    }
+
+    /// The same for a packet that will be cut into segments of this many bytes of payload, where that is not
+    /// 0.
+    pub(crate) fn run_segmented(
+        &mut self,
+        crossing: &Crossing,
+        cb: Cb,
+        gso_size: u32,
+    ) -> Result<io::Result<Ran>> {
+        let mut context = [0; SIZE];
+        // A packet that arrives has come in by the interface that it crosses.
+        let came_in_by =
+            if crossing.arrived || crossing.direction == Direction::Ingress { crossing.interface } else { 0 };
+        context[INGRESS_IFINDEX..][..4].copy_from_slice(&came_in_by.to_ne_bytes());
+        context[IFINDEX..][..4].copy_from_slice(&crossing.interface.to_ne_bytes());
+        context[CB..][..cb.len()].copy_from_slice(&cb);
+        context[GSO_SIZE..][..4].copy_from_slice(&gso_size.to_ne_bytes());
+        let mut context_after = [0; SIZE];
+        // An ICMP message in its place can be longer.
+        let mut frame = vec![0; crossing.frame.len().max(128)];
+        let options = TestRunOptions {
+            data_in: Some(&crossing.frame),
+            data_out: Some(&mut frame),
+            ctx_in: Some(&context),
+            ctx_out: Some(&mut context_after),
+            ..TestRunOptions::default()
+        };
+        let program = match crossing.direction {
+            Direction::Egress => self.datapath.programs.egress()?,
+            Direction::Ingress => self.datapath.programs.ingress()?,
+        };
+        let result = match program.test_run(options) {
+            Ok(result) => result,
+            Err(ProgramError::SyscallError(refusal)) => return Ok(Err(refusal.io_error)),
+            Err(error) => return Err(error.into()),
+        };
+        frame.truncate(result.data_size_out as usize);
+        let mut cb = [0; 20];
+        cb.copy_from_slice(&context_after[CB..][..20]);
+        Ok(Ok(Ran { code: result.return_value.cast_signed(), frame, cb }))
+    }
+
+    /// All counters.
+    pub(crate) fn counts(&self) -> Result<Counts> {
+        let counts = self.datapath.counters.read()?.into_iter().map(|count| {
+            let direction = match count.direction {
+                mhebpf_ebpf::Direction::Egress => Direction::Egress,
+                mhebpf_ebpf::Direction::Ingress => Direction::Ingress,
+            };
+            let key = (count.ifindex, direction, count.family.name(), count.reason.name(), count.observed);
+            (key, count.packets)
+        });
+        Ok(counts.collect())
+    }
+}

@@ -1,0 +1,85 @@
+//! Reading a frame by hand.
+
+use std::net::Ipv4Addr;
+
+/// What of a frame is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// An IPv4 datagram (RFC 791).
+    Ipv4 { source: Ipv4Addr, destination: Ipv4Addr },
+    /// An ARP packet for IPv4 over Ethernet (RFC 826).
+    Arp { operation: Operation, sender: Ipv4Addr, target: Ipv4Addr },
+}
+
+/// What an ARP packet does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Request,
+    Reply,
+}
+
+/// How many tags may stand in a frame.
+const TAGS: usize = 4;
+
+/// Reads an Ethernet frame and the tag that the kernel holds beside it; `None` for all that is not judged:
+/// other protocols, frames of a VLAN, frames cut off or out of shape.
+pub(crate) fn read(frame: &[u8], tag_beside: u16) -> Option<Content> {
+    if vlan(tag_beside) != 0 {
+        return None;
+    }
+    let mut protocol = number(frame, 12)?;
+    let mut rest = frame.get(14..)?;
+    let mut tags = 0;
+    while protocol == 0x8100 || protocol == 0x88a8 {
+        tags += 1;
+        if tags > TAGS || vlan(number(rest, 0)?) != 0 {
+            return None;
+        }
+        protocol = number(rest, 2)?;
+        rest = &rest[4..];
+    }
+    match protocol {
+        0x0800 => ipv4(rest),
+        0x0806 => arp(rest),
+        _ => None,
+    }
+}
+
+fn ipv4(bytes: &[u8]) -> Option<Content> {
+    let version = bytes.first()? / 16;
+    let words_of_header = bytes.first()? % 16;
+    if version != 4 || words_of_header < 5 || bytes.len() < 20 {
+        return None;
+    }
+    Some(Content::Ipv4 { source: address(bytes, 12)?, destination: address(bytes, 16)? })
+}
+
+fn arp(bytes: &[u8]) -> Option<Content> {
+    let hardware_is_ethernet = [1, 6].contains(&number(bytes, 0)?);
+    let protocol_is_ipv4 = number(bytes, 2)? == 0x0800;
+    let lengths = (*bytes.get(4)?, *bytes.get(5)?);
+    if !hardware_is_ethernet || !protocol_is_ipv4 || lengths != (6, 4) || bytes.len() < 28 {
+        return None;
+    }
+    let operation = match number(bytes, 6)? {
+        1 => Operation::Request,
+        2 => Operation::Reply,
+        _ => return None,
+    };
+    Some(Content::Arp { operation, sender: address(bytes, 14)?, target: address(bytes, 24)? })
+}
+
+fn vlan(tag: u16) -> u16 {
+    tag % 4096
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from(*bytes.get(at)?) * 256 + u16::from(*bytes.get(at + 1)?))
+}
+
+fn address(bytes: &[u8], at: usize) -> Option<Ipv4Addr> {
+    match bytes.get(at..at + 4)? {
+        [a, b, c, d] => Some(Ipv4Addr::new(*a, *b, *c, *d)),
+        _ => None,
+    }
+}

@@ -1,0 +1,18 @@
+//! A strong end system written down a second time, in the plainest way: the yardstick for the decision and
+//! the programs.
+//!
+//! Nothing here calls the code under test or follows its structure. A [`Host`] is described as an operator
+//! would, and every question is answered by looking at all of it: no tables, no caches, no wire order. It is
+//! slow, and easy to check against RFC 1122 section 3.3.4.2 and the documented behaviour.
+//!
+//! Two limits of the programs are part of what they promise, and therefore of the oracle: an interface speaks
+//! with one of its own addresses in at most eight subnets (the hosts of [`crate::random`] stay below that),
+//! and a packet is redirected to one of the first four owners of its source.
+
+pub(crate) mod example;
+pub(crate) mod frame;
+mod host;
+mod verdict;
+
+pub(crate) use host::{Address, Hop, Host, Interface, Kind, Mode, Policy, Receive, Route, Unknown};
+pub(crate) use verdict::{Action, Crossing, Direction, Verdict, judge};

@@ -1,0 +1,38 @@
+//! Random hosts, and random packets that are likely to matter to them.
+//!
+//! Strategies of proptest: what fails is shrunk. The number of cases comes from `PROPTEST_CASES`, and a
+//! failure can be had again with `PROPTEST_RNG_SEED`; nothing is left on disk.
+
+pub(crate) mod hosts;
+pub(crate) mod packets;
+
+use std::env;
+
+use anyhow::anyhow;
+use proptest::{
+    strategy::Strategy,
+    test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRunner},
+};
+
+pub(crate) use hosts::hosts;
+pub(crate) use packets::packets;
+
+/// The default one takes most of the time where dependencies are not optimised.
+pub(crate) const GENERATOR: RngAlgorithm = RngAlgorithm::XorShift;
+
+/// Holds a property against this number of random values, if the environment doesn't name another.
+pub(crate) fn check<S: Strategy>(
+    cases: u32,
+    strategy: &S,
+    property: impl Fn(S::Value) -> Result<(), TestCaseError>,
+) -> anyhow::Result<()> {
+    let mut config = Config { failure_persistence: None, rng_algorithm: GENERATOR, ..Config::default() };
+    if env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = cases;
+    }
+    TestRunner::new(config).run(strategy, property).map_err(|failure| match failure {
+        TestError::Abort(reason) => anyhow!("{reason}"),
+        // On one line: the value holds whole packets, byte by byte.
+        TestError::Fail(reason, smallest) => anyhow!("{reason}\nthe smallest that fails: {smallest:?}"),
+    })
+}
