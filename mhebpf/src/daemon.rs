@@ -168,11 +168,11 @@ impl Daemon {
         let written = self.datapath.maps.write(&Tables::new(&host, &policies));
         let attached = self.attach(&host, &selection);
         self.log_selection(&host, selection);
-        self.say_when_ready();
         if let Some(announcer) = &mut self.announcer {
             let attachments = &self.attachments;
             announcer.announce(&host, |ifindex| attachments.contains(ifindex));
         }
+        self.say_when_ready();
         debug!(
             "in step with {} links, {} addresses and {} routes, exactly: {exact}; {:?}",
             host.links.len(),

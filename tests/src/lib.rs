@@ -1,6 +1,7 @@
 //! The lab in which mhebpf is tested and shown: network namespaces, captures on every link, and a judge of leaks.
 //!
-//! A [`Lab`] is a multihomed host on a switch, as small as the article's or larger. A test starts mhebpf in it with
+//! A [`Lab`] is a multihomed host on a switch. The one by which the weak end system is usually explained, in articles and here
+//! ([`Lab::article`]), has four links in one subnet; others are larger. A test starts mhebpf in it with
 //! [`Lab::mhebpf`], makes traffic ([`traffic`], [`craft`]), asks a [`Recording`] what crossed which link, and ends with
 //! [`Lab::finish`], where the judge looks at every frame that left the host.
 //!

@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use anyhow::Result;
 use frames::{MACS, PRIORITY_TAG, REPLY, REQUEST, TO_ALL, arp, ethernet, ipv4};
-use mhebpf_ebpf::{ArpOperation, Network, Tables as _, packet::parse};
+use mhebpf_ebpf::{ArpOperation, FurtherOwnerKey, Network, OwnersKey, Tables as _, packet::parse};
 use oracle::{
     Action, Crossing, Direction, Mode, Policy, Receive, Unknown, Verdict,
     example::{
@@ -20,6 +20,7 @@ use oracle::{
         STORAGE, VIP, example, mac,
     },
     frame::{Content, Operation, read},
+    host::Owners,
     judge,
 };
 use proptest::{
@@ -60,6 +61,33 @@ fn the_next_hops_are_the_oracles_on_random_hosts() -> Result<()> {
                     .map(|hop| hop.neighbour((*destination).into()));
                 let expected = host.next_hop(owner.index, *destination);
                 prop_assert_eq!(found.map(Ipv4Addr::from), expected, "{} to {}", owner.index, destination);
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn the_owners_are_the_oracles_on_random_hosts() -> Result<()> {
+    check(1500, &hosts(), |host| {
+        let tables = subject::tables(&host);
+        for address in host.interfaces.iter().flat_map(|interface| &interface.addresses) {
+            let (domain, local) = (0, address.local.into());
+            let found = tables.owners(&OwnersKey { domain, address: local }).copied();
+            let found = found.ok_or_else(|| TestCaseError::fail(format!("{} is foreign", address.local)))?;
+            let Some(Owners::These(expected)) = host.owners(address.local) else {
+                prop_assert!(found.is_host_wide(), "{}", address.local);
+                continue;
+            };
+            prop_assert!(!found.is_host_wide(), "{}", address.local);
+            let mut first = expected.clone();
+            first.resize(found.inline.len(), 0);
+            prop_assert_eq!(found.inline.to_vec(), first, "{}", address.local);
+            prop_assert_eq!(found.has_further(), expected.len() > found.inline.len());
+            for interface in &host.interfaces {
+                let key = FurtherOwnerKey { ifindex: interface.index, domain, address: local };
+                let is_further = expected.iter().skip(found.inline.len()).any(|i| *i == interface.index);
+                prop_assert_eq!(tables.is_further_owner(&key), is_further, "{}", address.local);
             }
         }
         Ok(())

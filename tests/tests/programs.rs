@@ -11,18 +11,17 @@ mod subject;
 
 use std::{cell::RefCell, net::Ipv4Addr};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use frames::{MACS, PRIORITY_TAG, REPLY, REQUEST, TO_ALL, arp, ethernet, ipv4};
-use kernel::{Cb, Counts, DROP, Kernel, PASS, REDIRECT, answer, is_too_short, with_kernel};
+use kernel::{Cb, Counts, DROP, Kernel, PASS, REDIRECT, Trial, with_kernel};
 use oracle::{
-    Crossing, Direction, Host, Mode, Policy, Receive, Unknown, Verdict,
+    Address, Crossing, Direction, Host, Interface, Mode, Policy, Receive, Unknown, Verdict,
     example::{
         ADDRESSLESS, ETH0, ETH1, NEIGHBOUR, OF_ETH0, OF_ETH1, OF_STORAGE, REMOTE, STORAGE, example, mac,
     },
-    judge,
 };
 use proptest::{collection::vec, prelude::any, test_runner::TestCaseError};
-use random::{check, hosts, packets, packets::PacketRecipe};
+use random::{check, hosts, hosts::INDICES, packets, packets::PacketRecipe};
 
 const REDIRECTING: Policy = Policy { mode: Mode::Redirect, receive: Receive::Drop, unknown: Unknown::Pass };
 const DROPPING: Policy = Policy { mode: Mode::Drop, ..REDIRECTING };
@@ -46,59 +45,6 @@ fn egress(interface: u32, frame: Vec<u8>) -> Crossing {
 
 fn ingress(interface: u32, frame: Vec<u8>) -> Crossing {
     Crossing { direction: Direction::Ingress, ..egress(interface, frame) }
-}
-
-/// Runs the programs on packets of one host, and adds up what they must count.
-struct Trial<'a> {
-    kernel: &'a mut Kernel,
-    host: Host,
-    tables: mhebpf::model::Tables,
-    before: Counts,
-    counts: Counts,
-}
-
-impl<'a> Trial<'a> {
-    fn new(kernel: &'a mut Kernel, host: Host) -> Result<Self> {
-        let tables = subject::tables(&host);
-        kernel.write(&tables)?;
-        let before = kernel.counts()?;
-        Ok(Self { kernel, host, tables, counts: before.clone(), before })
-    }
-
-    /// Runs the program on a packet and compares; returns the verdict.
-    fn run(&mut self, crossing: &Crossing, cb: Cb) -> Result<Verdict> {
-        self.run_unless_refused(crossing, cb)?.with_context(|| format!("the kernel refuses {crossing:?}"))
-    }
-
-    /// The same for packets that may be too short for the kernel to run any program on them: those have no
-    /// verdict.
-    fn run_unless_refused(&mut self, crossing: &Crossing, cb: Cb) -> Result<Option<Verdict>> {
-        let expected = judge(&self.host, crossing);
-        let decided = subject::verdict(&self.tables, crossing);
-        ensure!(decided == expected, "decided {decided:?} instead of {expected:?} on {crossing:?}");
-        let mut ran = match self.kernel.run(crossing, cb)? {
-            Ok(ran) => ran,
-            Err(refusal) => {
-                let is_known = refusal.raw_os_error() == Some(libc::EINVAL) && is_too_short(&crossing.frame);
-                ensure!(is_known, "{refusal} on {crossing:?}");
-                return Ok(None);
-            }
-        };
-        if ran.code == REDIRECT {
-            // The mark is the programs' own affair.
-            ran.cb[16..].copy_from_slice(&cb[16..]);
-        }
-        let answer = answer(&self.host, crossing, cb, expected, &mut self.counts);
-        ensure!(ran == answer, "{ran:?} instead of {answer:?} for {expected:?} on {crossing:?}");
-        Ok(Some(expected))
-    }
-
-    /// Compares the counters, and returns how many packets were counted.
-    fn finish(self) -> Result<u64> {
-        let counts = self.kernel.counts()?;
-        ensure!(counts == self.counts, "counted {counts:?} instead of {:?} in {:?}", self.counts, self.host);
-        Ok(counts.values().sum::<u64>() - self.before.values().sum::<u64>())
-    }
 }
 
 #[test]
@@ -258,6 +204,36 @@ fn interfaces_without_an_entry_pass_everything() -> Result<()> {
             assert_eq!(trial.run(&violation, [0; 20])?, Verdict::Pass);
         }
         assert_eq!(trial.finish()?, 0);
+        Ok(())
+    })
+}
+
+/// The programs keep eight addresses with an interface and four owners with an address. This one is the ninth of
+/// seven interfaces, which have it in the same subnet as their others.
+#[test]
+fn an_address_of_many_on_many_interfaces_is_owned_by_each() -> Result<()> {
+    with_kernel(|kernel| {
+        let shared = Ipv4Addr::new(10, 0, 0, 200);
+        let mut host = example(REDIRECTING);
+        host.interfaces.truncate(2);
+        let template = host.interfaces[1].clone();
+        for index in INDICES.into_iter().filter(|index| *index != ETH0).take(7) {
+            let first = 8 * host.interfaces.len() as u8;
+            let own = (first..first + 8).map(|number| Ipv4Addr::new(10, 0, 0, number));
+            let addresses = own.chain([shared]).map(|local| Address { local, peer: None, length: 24 });
+            host.interfaces.push(Interface { index, addresses: addresses.collect(), ..template.clone() });
+        }
+        let owners: Vec<u32> = host.interfaces[2..].iter().map(|interface| interface.index).collect();
+        let mut trial = Trial::new(kernel, host)?;
+        let to_all = ethernet(&TO_ALL, &[], &ipv4(shared, Ipv4Addr::BROADCAST));
+        let request = ethernet(&TO_ALL, &[], &arp(REQUEST, NEIGHBOUR, shared));
+        for owner in owners {
+            assert_eq!(trial.run(&egress(owner, to_all.clone()), [0; 20])?, Verdict::Pass);
+            assert_eq!(trial.run(&ingress(owner, request.clone()), [0; 20])?, Verdict::Pass);
+        }
+        assert_ne!(trial.run(&egress(ETH0, to_all), [0; 20])?, Verdict::Pass);
+        assert_ne!(trial.run(&ingress(ETH0, request), [0; 20])?, Verdict::Pass);
+        assert_eq!(trial.finish()?, 2);
         Ok(())
     })
 }

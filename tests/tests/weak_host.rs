@@ -1,4 +1,4 @@
-//! The lab itself: without mhebpf the host is the weak end system of the article, and the judge would say so.
+//! The lab itself: without mhebpf the host is the weak end system that Linux is, and the judge finds what leaks.
 
 use std::{collections::BTreeSet, net::SocketAddrV4, time::Duration};
 
@@ -67,4 +67,20 @@ fn traffic_of_every_kind_goes_through_the_lab() -> Result<()> {
     let error = icmp::ping(&lab.host, lab.address(0), "10.1.0.77".parse()?, Duration::from_millis(50));
     assert!(format!("{:#}", error.unwrap_err()).contains("no echo reply"));
     lab.finish()
+}
+
+/// Were it not for this, a judge that sees nothing would please every test.
+#[test]
+fn the_judge_finds_a_frame_that_left_through_the_wrong_interface() -> Result<()> {
+    let lab = Lab::builder().links(2).build()?;
+    // Port 1 is not enforced.
+    let daemon = lab.run_mhebpf(&["run", "--interface", "eth0_int", "--no-announce"])?;
+    lab.emit(0, lab.address(0))?;
+    lab.emit(1, lab.address(0))?;
+    lab.send_from_host(1, &Arp::announcement(lab.mac(1), lab.address(0)).frame(Mac::BROADCAST))?;
+    lab.fence()?;
+    daemon.stop()?;
+    let verdict = format!("{:#}", lab.finish().unwrap_err());
+    assert!(verdict.starts_with("2 frames left through an interface"), "{verdict}");
+    Ok(())
 }

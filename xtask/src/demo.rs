@@ -19,11 +19,12 @@ pub(crate) fn task(arguments: &[OsString]) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let mut build = Command::new("cargo");
-    build.args(["build", "--release", "--package", "mhebpf", "--package", "mhebpf-tests", "--bins"]);
+    // The same profile as that of the tests: it builds sooner, and the demo is about ways, not speed.
+    build.args(["build", "--package", "mhebpf", "--package", "mhebpf-tests", "--bins"]);
     if setup::ensure(None).and_then(|()| step::run("demo", "building", &mut build)).is_err() {
         return ExitCode::FAILURE;
     }
-    let Some(demo) = release_directory().map(|directory| directory.join("demo")) else {
+    let Some(demo) = own_directory().map(|directory| directory.join("demo")) else {
         eprintln!("demo: cannot tell where this program is, and so where cargo has put the demo");
         return ExitCode::FAILURE;
     };
@@ -36,8 +37,7 @@ pub(crate) fn task(arguments: &[OsString]) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Returns `target/release`, wherever cargo is configured to have `target`: this program is in `target/debug`.
-fn release_directory() -> Option<PathBuf> {
-    let program = env::current_exe().ok()?;
-    Some(program.parent().and_then(Path::parent)?.join("release"))
+/// Returns the directory of this program, where cargo puts the others of the same profile.
+fn own_directory() -> Option<PathBuf> {
+    env::current_exe().ok()?.parent().map(Path::to_path_buf)
 }

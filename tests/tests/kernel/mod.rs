@@ -10,6 +10,7 @@
 //! - the packet's route. Nor is a redirect carried out: the answer is that there would be one, not where to.
 
 mod answer;
+mod trial;
 
 use std::{collections::BTreeMap, fmt::Write as _, io};
 
@@ -24,12 +25,13 @@ use mhebpf::{
 };
 use mhebpf_tests::NetNs;
 
+use answer::answer;
+pub(crate) use trial::Trial;
+
 use crate::{
     oracle::{Crossing, Direction},
     random::hosts::INDICES,
 };
-
-pub(crate) use answer::answer;
 
 /// `TC_ACT_UNSPEC`: the packet goes on to the next program.
 pub(crate) const PASS: i32 = -1;

@@ -11,7 +11,7 @@
 
 pub(crate) mod example;
 pub(crate) mod frame;
-mod host;
+pub(crate) mod host;
 mod verdict;
 
 pub(crate) use host::{Address, Hop, Host, Interface, Kind, Mode, Policy, Receive, Route, Unknown};
