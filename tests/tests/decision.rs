@@ -69,7 +69,7 @@ fn the_next_hops_are_the_oracles_on_random_hosts() -> Result<()> {
 
 #[test]
 fn the_owners_are_the_oracles_on_random_hosts() -> Result<()> {
-    check(1500, &hosts(), |host| {
+    check(4000, &hosts(), |host| {
         let tables = subject::tables(&host);
         for address in host.interfaces.iter().flat_map(|interface| &interface.addresses) {
             let (domain, local) = (0, address.local.into());

@@ -208,8 +208,8 @@ fn interfaces_without_an_entry_pass_everything() -> Result<()> {
     })
 }
 
-/// The programs keep eight addresses with an interface and four owners with an address. This one is the ninth of
-/// seven interfaces, which have it in the same subnet as their others.
+/// The programs keep eight addresses with an interface and four owners with an address. This one is the ninth
+/// of seven interfaces, which have it in the same subnet as their others.
 #[test]
 fn an_address_of_many_on_many_interfaces_is_owned_by_each() -> Result<()> {
     with_kernel(|kernel| {

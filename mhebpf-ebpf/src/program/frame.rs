@@ -9,6 +9,9 @@ use network_types::{arp::ArpHdr, eth::EthHdr};
 /// The most bytes that are read of a frame without tags: an ARP packet.
 const UNTAGGED_HEADERS: usize = EthHdr::LEN + ArpHdr::LEN;
 
+/// Where the EtherType stands in an Ethernet header.
+const ETHERTYPE_OFFSET: usize = 12;
+
 /// The linear part of a packet, between the bounds that the verifier checks accesses against.
 pub(super) struct SkbFrame {
     data: usize,
@@ -31,7 +34,7 @@ impl SkbFrame {
         let length = unsafe { (*skb).len };
         let wanted = if length >= MAX_HEADERS as u32 {
             MAX_HEADERS as u32
-        } else if frame.data + UNTAGGED_HEADERS <= frame.end {
+        } else if frame.data + UNTAGGED_HEADERS <= frame.end && !frame.is_tagged() {
             return frame;
         } else {
             length
@@ -40,6 +43,11 @@ impl SkbFrame {
         // cannot be read is not judged.
         unsafe { bpf_skb_pull_data(skb, wanted) };
         Self::bounds(skb)
+    }
+
+    #[inline(always)]
+    fn is_tagged(&self) -> bool {
+        matches!(self.read(ETHERTYPE_OFFSET), Some([0x81, 0x00] | [0x88, 0xa8]))
     }
 
     #[inline(always)]

@@ -73,32 +73,24 @@ impl Tables {
     }
 
     /// One address of each subnet first, so that an ARP request finds one in the subnet of its target; then
-    /// the others in the order of the host. Host-wide addresses are left out: they are nobody's own.
+    /// the others in the order of the host. Host-wide addresses are left out: they are nobody's own. So are
+    /// those of 127.0.0.0/8, which are judged by another rule.
     fn fill_inline_addresses(&mut self, host: &Host, ownerships: &BTreeMap<Ipv4Addr, Ownership>) {
-        let mut candidates: BTreeMap<u32, Vec<(Ipv4Addr, Prefix)>> = BTreeMap::new();
+        let mut candidates: BTreeMap<u32, Candidates> = BTreeMap::new();
         // Those that are configured on the interface go before those that it owns for a device above it.
         for configured in [true, false] {
-            for address in &host.addresses {
+            for address in host.addresses.iter().filter(|address| !address.local.is_loopback()) {
                 let Some(ownership) = ownerships.get(&address.local) else { continue };
                 for owner in
                     ownership.owners.iter().filter(|owner| (**owner == address.ifindex) == configured)
                 {
-                    let list = candidates.entry(*owner).or_default();
-                    // An interface with thousands of addresses needs no more than this to choose from.
-                    if list.len() < 64 && !list.iter().any(|(known, _)| *known == address.local) {
-                        list.push((address.local, address.subnet));
-                    }
+                    candidates.entry(*owner).or_default().offer(address.local, address.subnet);
                 }
             }
         }
-        for (ifindex, list) in candidates {
+        for (ifindex, candidates) in candidates {
             let Some(iface) = self.ifaces.get_mut(&ifindex) else { continue };
-            let mut subnets = BTreeSet::new();
-            let (first_of_subnet, others): (Vec<_>, Vec<_>) =
-                list.into_iter().partition(|(_, subnet)| subnets.insert(*subnet));
-            for (slot, (address, subnet)) in
-                first_of_subnet.into_iter().chain(others).take(INLINE_ADDRESSES).enumerate()
-            {
+            for (slot, (address, subnet)) in candidates.best().enumerate() {
                 iface.addresses[slot] = Ipv4::from(address);
                 // An address outside its subnet has a peer: what is on-link is the peer's prefix.
                 iface.prefix_lengths[slot] = if subnet.contains(address) { subnet.length() } else { 32 };
@@ -120,6 +112,30 @@ impl Tables {
             self.further_owners.insert(FurtherOwnerKey { ifindex: *ifindex, domain, address });
         }
         self.owners.insert(OwnersKey { domain, address }, owners);
+    }
+}
+
+/// Addresses of an interface from which its inline ones are taken: never more than are needed, however many
+/// the interface has.
+#[derive(Default)]
+struct Candidates {
+    first_of_subnet: Vec<(Ipv4Addr, Prefix)>,
+    others: Vec<(Ipv4Addr, Prefix)>,
+}
+
+impl Candidates {
+    fn offer(&mut self, address: Ipv4Addr, subnet: Prefix) {
+        let candidate = (address, subnet);
+        let new_subnet = self.first_of_subnet.iter().all(|(_, known)| *known != subnet);
+        let known = self.first_of_subnet.contains(&candidate) || self.others.contains(&candidate);
+        let list = if new_subnet { &mut self.first_of_subnet } else { &mut self.others };
+        if list.len() < INLINE_ADDRESSES && !known {
+            list.push(candidate);
+        }
+    }
+
+    fn best(self) -> impl Iterator<Item = (Ipv4Addr, Prefix)> {
+        self.first_of_subnet.into_iter().chain(self.others).take(INLINE_ADDRESSES)
     }
 }
 
@@ -185,6 +201,24 @@ mod tests {
         assert_eq!(iface.addresses[..3], expected);
         assert_eq!(iface.prefix_lengths[..3], [24, 16, 24]);
         assert!(iface.addresses[3..].iter().all(|address| address.is_unspecified()));
+    }
+
+    #[test]
+    fn a_subnet_is_found_behind_however_many_addresses_of_another() {
+        let crowd = (1..=100).map(|n| address(2, [10, 1, 0, n], 24));
+        let host = host([link(2, LinkKind::Other)], crowd.chain([address(2, [10, 2, 0, 1], 24)]));
+        let iface = Tables::new(&host, &BTreeMap::new()).ifaces[&2];
+        let towards = iface.address_towards(Ipv4::new([10, 2, 0, 7]));
+        assert_eq!(towards, Some(Ipv4::new([10, 2, 0, 1])));
+    }
+
+    #[test]
+    fn an_address_with_two_prefixes_speaks_to_both() {
+        let addresses =
+            [address(2, [172, 16, 0, 1], 24), address(2, [10, 7, 0, 1], 24), address(2, [10, 7, 0, 1], 8)];
+        let iface = Tables::new(&host([link(2, LinkKind::Other)], addresses), &BTreeMap::new()).ifaces[&2];
+        let towards = iface.address_towards(Ipv4::new([10, 9, 0, 7]));
+        assert_eq!(towards, Some(Ipv4::new([10, 7, 0, 1])));
     }
 
     #[test]

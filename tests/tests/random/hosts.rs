@@ -1,6 +1,6 @@
 //! Random hosts, crowded: few subnets, many interfaces in each, many addresses in common.
 
-use std::net::Ipv4Addr;
+use std::{collections::HashSet, net::Ipv4Addr};
 
 use proptest::{
     collection::vec,
@@ -45,7 +45,6 @@ const DESTINATIONS: [([u8; 4], u8); 8] = [
 /// A random host: loopback and two to eight more interfaces, stacked in any way that has no circle.
 pub(crate) fn hosts() -> impl Strategy<Value = Host> {
     let pool = vec((any::<Index>(), 1..8u8, option::weighted(0.1, 1..8u8)), 6..18);
-    // With those of peers that makes eight subnets at most.
     let subnets = subsequence(SUBNETS.to_vec(), 2..=4);
     let indices = subsequence(INDICES.to_vec(), 2..=8).prop_shuffle();
     let interfaces = vec(interfaces(), 8);
@@ -71,13 +70,21 @@ pub(crate) fn hosts() -> impl Strategy<Value = Host> {
     )
 }
 
+/// How many subnets the programs know of an interface, to choose the address that an ARP request is sent with.
+const MOST_SUBNETS: usize = 8;
+
 /// Different addresses: each has one prefix and one peer wherever it is configured.
 fn addresses(pool: &[(Index, u8, Option<u8>)], subnets: &[([u8; 4], u8)]) -> Vec<Address> {
     let mut addresses: Vec<Address> = Vec::new();
+    let mut seen = HashSet::new();
     for (subnet, number, peer) in pool {
         let (base, length) = *subnet.get(subnets);
         let address = Address { local: nth(base, *number), peer: peer.map(|n| nth(subnets[0].0, n)), length };
-        if addresses.iter().all(|other| other.local != address.local) {
+        let bits = address.peer.unwrap_or(address.local).to_bits();
+        let network = bits.checked_shr(u32::from(32 - length)).unwrap_or(0);
+        let crowded = seen.len() == MOST_SUBNETS && !seen.contains(&(network, length));
+        if !crowded && addresses.iter().all(|other| other.local != address.local) {
+            seen.insert((network, length));
             addresses.push(address);
         }
     }

@@ -1,17 +1,20 @@
 //! Random hosts, and random packets that are likely to matter to them.
 //!
-//! Strategies of proptest: what fails is shrunk. The number of cases comes from `PROPTEST_CASES`, and a
-//! failure can be had again with `PROPTEST_RNG_SEED`; nothing is left on disk.
+//! Strategies of proptest: what fails is shrunk. `PROPTEST_CASES` sets the number of cases. A failure names
+//! its seed, with which it is had again; nothing is left on disk.
 
 pub(crate) mod hosts;
 pub(crate) mod packets;
 
-use std::env;
+use std::{
+    env,
+    hash::{BuildHasher as _, RandomState},
+};
 
 use anyhow::anyhow;
 use proptest::{
     strategy::Strategy,
-    test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRunner},
+    test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestError, TestRunner},
 };
 
 pub(crate) use hosts::hosts;
@@ -30,9 +33,16 @@ pub(crate) fn check<S: Strategy>(
     if env::var_os("PROPTEST_CASES").is_none() {
         config.cases = cases;
     }
+    let seed = match config.rng_seed {
+        RngSeed::Fixed(seed) => seed,
+        RngSeed::Random => RandomState::new().hash_one(()),
+    };
+    config.rng_seed = RngSeed::Fixed(seed);
     TestRunner::new(config).run(strategy, property).map_err(|failure| match failure {
         TestError::Abort(reason) => anyhow!("{reason}"),
         // On one line: the value holds whole packets, byte by byte.
-        TestError::Fail(reason, smallest) => anyhow!("{reason}\nthe smallest that fails: {smallest:?}"),
+        TestError::Fail(reason, smallest) => {
+            anyhow!("{reason}\nthe smallest that fails: {smallest:?}\nagain with PROPTEST_RNG_SEED={seed}")
+        }
     })
 }
