@@ -3,13 +3,17 @@
 use std::{
     io, mem,
     os::fd::{AsRawFd, BorrowedFd, RawFd},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result};
 use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
-use crate::frame::{ETHERTYPE_VLAN, Frame};
+use crate::{
+    PATIENCE,
+    frame::{ETHERTYPE_VLAN, Frame},
+};
 
 /// Every protocol, frames on their way out included.
 pub(crate) const ALL_PROTOCOLS: u16 = libc::ETH_P_ALL as u16;
@@ -61,7 +65,17 @@ impl PacketSocket {
     /// Sends a frame through the interface, past routing but not past the traffic control programs.
     pub(crate) fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
         let protocol = frame.get(12..14).map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
-        self.0.send_to(frame, &link_layer_address(protocol, ifindex)).map(drop)
+        let to = link_layer_address(protocol, ifindex);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.0.send_to(frame, &to) {
+                // Frames of this socket are still on their way: there is room when they are through.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                    thread::yield_now();
+                }
+                result => return result.map(drop),
+            }
+        }
     }
 
     /// The next frame, or `None` when there is none yet.
