@@ -34,17 +34,18 @@ pub(super) const INGRESS: &str = "mhebpf_ingress";
 ///
 /// When the kernel refuses them; the error carries the verifier's words.
 pub fn load() -> Result<Datapath> {
-    let mut ebpf = EbpfLoader::new()
-        .load(OBJECT)
-        .context("creating the BPF maps (CAP_BPF and Linux 5.10 are needed)")?;
+    let mut ebpf = EbpfLoader::new().load(OBJECT).context(
+        "creating the BPF maps (before Linux 5.11 this needs CAP_SYS_RESOURCE: run mhebpf as root)",
+    )?;
     let maps = Maps::take(&mut ebpf)?;
     let counters = Counters::take(&mut ebpf)?;
     let mut programs = Programs { ebpf };
     for name in [EGRESS, INGRESS] {
-        programs
-            .classifier(name)?
-            .load()
-            .with_context(|| format!("loading the TC program {name} into the kernel"))?;
+        programs.classifier(name)?.load().with_context(|| {
+            format!(
+                "loading the TC program {name} (before Linux 6.18 this needs CAP_PERFMON: run mhebpf as root)"
+            )
+        })?;
     }
     Ok(Datapath { programs, maps, counters })
 }
