@@ -20,6 +20,10 @@ pub enum Family {
     Ipv4 = 0,
     /// An ARP packet.
     Arp = 1,
+    /// An IPv6 datagram.
+    Ipv6 = 2,
+    /// The target of a neighbour solicitation or advertisement (RFC 4861).
+    Ndp = 3,
 }
 
 /// Why a packet did not simply pass.
@@ -40,7 +44,7 @@ pub enum Reason {
     RedirectFailed = 5,
     /// Its source is not a local address, and the policy is to drop such packets.
     UnknownSource = 6,
-    /// An address of 127.0.0.0/8 on a wire.
+    /// An address of loopback, 127.0.0.0/8 or ::1, on a wire.
     Loopback = 7,
     /// An ARP request spoke for an address owned elsewhere; it left with an own one.
     ArpRewritten = 8,
@@ -52,6 +56,10 @@ pub enum Reason {
     ArpTarget = 11,
     /// It is too large for the owner of its source address; its sender was told so by ICMP.
     TooBig = 12,
+    /// A neighbour advertisement for an address owned elsewhere.
+    NdpSender = 13,
+    /// A neighbour solicitation that asks for an address owned elsewhere.
+    NdpTarget = 14,
 }
 
 impl Direction {
@@ -79,6 +87,8 @@ impl Family {
         match value {
             0 => Some(Self::Ipv4),
             1 => Some(Self::Arp),
+            2 => Some(Self::Ipv6),
+            3 => Some(Self::Ndp),
             _ => None,
         }
     }
@@ -88,13 +98,15 @@ impl Family {
         match self {
             Self::Ipv4 => "ipv4",
             Self::Arp => "arp",
+            Self::Ipv6 => "ipv6",
+            Self::Ndp => "ndp",
         }
     }
 }
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Redirected,
         Self::WrongSource,
         Self::NoRoute,
@@ -108,6 +120,8 @@ impl Reason {
         Self::WrongDestination,
         Self::ArpTarget,
         Self::TooBig,
+        Self::NdpSender,
+        Self::NdpTarget,
     ];
 
     /// Reads a [`CounterKey::reason`].
@@ -131,6 +145,8 @@ impl Reason {
             Self::WrongDestination => "wrong_destination",
             Self::ArpTarget => "arp_target",
             Self::TooBig => "too_big",
+            Self::NdpSender => "ndp_sender",
+            Self::NdpTarget => "ndp_target",
         }
     }
 }

@@ -1,20 +1,27 @@
 //! The decision: one pure function, run by the kernel programs, the daemon and the tests alike.
 
 use crate::{
-    Announce, Arp, ArpOperation, Direction, FurtherOwnerKey, INLINE_OWNERS, Iface, Ipv4, Ipv4Datagram,
-    Network, NextHop, Owners, OwnersKey, Packet, Reason, Receive, Send, Unknown,
+    Address, Announce, Arp, ArpOperation, Datagram, Direction, Discovery, DiscoveryKind, Family,
+    FurtherOwnerKey, INLINE_OWNERS, Iface, Ipv4, Ipv6, Neighbour, Network, Owners, OwnersKey, Packet, Reason,
+    Receive, Send, Unknown,
 };
 
 /// What is known of the host: the BPF maps in the kernel, plain collections elsewhere.
-pub trait Tables {
+pub trait Tables: AddressTables<Ipv4> + AddressTables<Ipv6> {
     /// The interface with this index.
     fn iface(&self, ifindex: u32) -> Option<&Iface>;
-    /// The owners of a local address; `None` when the address is foreign.
-    fn owners(&self, key: &OwnersKey) -> Option<&Owners>;
     /// Whether an interface is among the owners for which [`Owners`] has no room.
     fn is_further_owner(&self, key: &FurtherOwnerKey) -> bool;
+}
+
+/// The tables of one address family.
+pub trait AddressTables<A> {
+    /// The owners of a single address.
+    fn owners(&self, key: &OwnersKey<A>) -> Option<&Owners>;
+    /// The owners of the longest prefix that holds an address.
+    fn owners_by_prefix(&self, key: &OwnersKey<A>) -> Option<&Owners>;
     /// The next hop from `owner` to `destination`, by the longest prefix.
-    fn next_hop(&self, owner: u32, destination: Ipv4) -> Option<NextHop>;
+    fn next_hop(&self, owner: u32, destination: A) -> Option<&Neighbour>;
 }
 
 /// What becomes of a packet.
@@ -22,8 +29,10 @@ pub trait Tables {
 pub enum Verdict {
     /// It is none of our business.
     Pass,
-    /// It is counted as `reason`; `action` is carried out when `enforced`, else the packet passes.
+    /// It is counted as `family` and `reason`; `action` is carried out when `enforced`, else the packet passes.
     Act {
+        /// What carried the address.
+        family: Family,
         /// Why.
         reason: Reason,
         /// What to do.
@@ -34,37 +43,46 @@ pub enum Verdict {
 }
 
 /// What is done to a packet that does not simply pass.
+///
+/// No enum with fields: the compiler leaves those of the other variants unset, and the kernel's verifier refuses to
+/// have them copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
-    /// It is discarded silently.
+pub struct Action {
+    /// What.
+    pub act: Act,
+    /// For [`Act::Redirect`] and [`Act::RedirectGroup`] the interface that owns the source address, else 0.
+    pub owner: u32,
+    /// For [`Act::Redirect`] the next hop, on-link on the owner. For [`Act::RewriteSender`] the IPv4 address: one of
+    /// this interface, or [`Ipv4::UNSPECIFIED`], which claims nothing (RFC 5227 section 2.1.1). Else
+    /// [`Neighbour::DESTINATION`].
+    pub address: Neighbour,
+}
+
+/// The kinds of [`Action`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Act {
+    /// The packet is discarded silently.
     Drop,
-    /// It leaves through `owner`, to the hardware address of `neighbour`.
-    Redirect {
-        /// The interface that owns the source address.
-        owner: u32,
-        /// The next hop, on-link on the owner.
-        neighbour: Ipv4,
-    },
-    /// It leaves through `owner`, to the group address that it has, from the owner's hardware address.
-    RedirectGroup {
-        /// The interface that owns the source address.
-        owner: u32,
-        /// The owner's hardware address.
-        source: [u8; 6],
-    },
+    /// It leaves through the owner, to a next hop.
+    Redirect,
+    /// It leaves through the owner, to the group address that it has, from the owner's hardware address.
+    RedirectGroup,
     /// An ARP request leaves with another sender protocol address.
-    RewriteSender {
-        /// An address of this interface, or [`Ipv4::UNSPECIFIED`], which claims nothing (RFC 5227 section
-        /// 2.1.1).
-        address: Ipv4,
-    },
+    RewriteSender,
+}
+
+impl Action {
+    /// The packet is discarded silently.
+    pub const DROP: Self = Self { act: Act::Drop, owner: 0, address: Neighbour::DESTINATION };
 }
 
 /// Decides on a packet that crosses the interface `ifindex`, whose entry in the tables is `iface`.
 ///
-/// Section 3.3.4.2 of RFC 1122: (A) on ingress by the destination, (B) on egress by the source; for ARP by
-/// the target and the sender protocol address. Packets that are forwarded are not for this function: they are
-/// nobody's violation.
+/// Section 3.3.4.2 of RFC 1122: (A) on ingress by the destination, (B) on egress by the source; for ARP and NDP
+/// by the addresses that they ask for or announce. Packets that are forwarded are not for this function: they
+/// are nobody's violation. `decapsulated` says whether a packet that arrives came out of an IPsec tunnel or
+/// transport; it is asked only where that matters.
 #[inline(always)]
 pub fn decide<T: Tables>(
     tables: &T,
@@ -72,22 +90,36 @@ pub fn decide<T: Tables>(
     ifindex: u32,
     iface: &Iface,
     packet: &Packet,
+    decapsulated: impl Fn() -> bool,
 ) -> Verdict {
+    let at = Place { tables, ifindex, iface };
     match (direction, packet.network) {
-        (Direction::Egress, Network::Ipv4(datagram)) => {
-            send_ipv4(tables, ifindex, iface, datagram, packet.group)
+        (Direction::Egress, Network::Ipv4(datagram)) => at.send(Family::Ipv4, datagram, packet.group),
+        (Direction::Egress, Network::Ipv6(datagram, discovery)) => {
+            if discovery.kind == DiscoveryKind::Advertisement
+                && let verdict @ Verdict::Act { .. } = at.advertise(discovery)
+            {
+                return verdict;
+            }
+            at.send(Family::Ipv6, datagram, packet.group)
         }
-        (Direction::Egress, Network::Arp(arp)) => send_arp(tables, ifindex, iface, arp),
-        (Direction::Ingress, Network::Ipv4(datagram)) => receive_ipv4(tables, ifindex, iface, datagram),
-        (Direction::Ingress, Network::Arp(arp)) => receive_arp(tables, ifindex, iface, arp),
+        (Direction::Egress, Network::Arp(arp)) => at.send_arp(arp),
+        (Direction::Ingress, Network::Ipv4(datagram)) => at.receive(Family::Ipv4, datagram, decapsulated),
+        (Direction::Ingress, Network::Ipv6(datagram, discovery)) => {
+            match at.receive(Family::Ipv6, datagram, decapsulated) {
+                Verdict::Pass if discovery.kind == DiscoveryKind::Solicitation => at.solicit(discovery),
+                verdict => verdict,
+            }
+        }
+        (Direction::Ingress, Network::Arp(arp)) => at.receive_arp(arp),
     }
 }
 
 /// Whose an address is, seen from one interface.
 enum Standing<'a> {
-    /// Owned by the interface, or "this host" (0.0.0.0).
+    /// Owned by the interface, or unspecified.
     Own,
-    /// In 127.0.0.0/8, where that may not cross the wire.
+    /// Of loopback, where that may not cross the wire.
     Loopback,
     /// Not an address of the host.
     Foreign,
@@ -95,164 +127,226 @@ enum Standing<'a> {
     Elsewhere(&'a Owners),
 }
 
-#[inline(always)]
-fn standing<'a, T: Tables>(tables: &'a T, ifindex: u32, iface: &Iface, address: Ipv4) -> Standing<'a> {
-    // The inline addresses first: nearly all packets end here, with no hash lookup.
-    if iface.has_inline(address) || address.is_unspecified() {
-        return Standing::Own;
-    }
-    if address.is_loopback() {
-        return if iface.routes_localnet() { Standing::Own } else { Standing::Loopback };
-    }
-    let domain = iface.domain;
-    let Some(owners) = tables.owners(&OwnersKey { domain, address }) else {
-        return Standing::Foreign;
-    };
-    if owners.is_host_wide()
-        || owners.has_inline(ifindex)
-        || (owners.has_further() && tables.is_further_owner(&FurtherOwnerKey { ifindex, domain, address }))
-    {
-        return Standing::Own;
-    }
-    Standing::Elsewhere(owners)
-}
-
-#[inline(always)]
-fn send_ipv4<T: Tables>(
-    tables: &T,
+/// An interface, and what is known of the host.
+struct Place<'a, T> {
+    tables: &'a T,
     ifindex: u32,
-    iface: &Iface,
-    datagram: Ipv4Datagram,
-    group: bool,
-) -> Verdict {
-    let send = iface.send();
-    let enforced = match send {
-        Send::Off => return Verdict::Pass,
-        Send::Observe => false,
-        Send::Drop | Send::Redirect => true,
-    };
-    let owners = match standing(tables, ifindex, iface, datagram.source) {
-        Standing::Own => return Verdict::Pass,
-        Standing::Loopback => return drop(Reason::Loopback, enforced),
-        Standing::Foreign => return foreign(iface, enforced),
-        Standing::Elsewhere(owners) => owners,
-    };
-    if send == Send::Drop {
-        return drop(Reason::WrongSource, enforced);
-    }
-    redirect(tables, owners, datagram.destination, group, enforced)
+    iface: &'a Iface,
 }
 
-/// Chooses the first owner, in their fixed order, that is up and has a route.
-#[inline(always)]
-fn redirect<T: Tables>(
+impl<'a, T: Tables> Place<'a, T> {
+    #[inline(always)]
+    fn standing<A: Address>(&self, address: A) -> Standing<'a>
+    where
+        T: AddressTables<A>,
+    {
+        // The inline addresses first: nearly all packets end here, with no hash lookup.
+        if address.is_inline(self.iface) || address.is_unspecified() {
+            return Standing::Own;
+        }
+        if address.is_loopback() {
+            return if self.iface.routes_localnet() { Standing::Own } else { Standing::Loopback };
+        }
+        let key = OwnersKey { domain: self.iface.domain, address };
+        let owners = match self.tables.owners(&key) {
+            Some(owners) => owners,
+            None if self.iface.has_prefixes() => match self.tables.owners_by_prefix(&key) {
+                Some(owners) => owners,
+                None => return Standing::Foreign,
+            },
+            None => return Standing::Foreign,
+        };
+        if owners.is_host_wide()
+            || owners.has_inline(self.ifindex)
+            || (owners.has_further()
+                && self.tables.is_further_owner(&FurtherOwnerKey::new(owners.set, self.ifindex)))
+        {
+            return Standing::Own;
+        }
+        if owners.is_allowed_only() { Standing::Foreign } else { Standing::Elsewhere(owners) }
+    }
+
+    #[inline(always)]
+    fn send<A: Address>(&self, family: Family, datagram: Datagram<A>, group: bool) -> Verdict
+    where
+        T: AddressTables<A>,
+    {
+        let send = self.iface.send();
+        let enforced = match send {
+            Send::Off => return Verdict::Pass,
+            Send::Observe => false,
+            Send::Drop | Send::Redirect => true,
+        };
+        let owners = match self.standing(datagram.source) {
+            Standing::Own => return Verdict::Pass,
+            Standing::Loopback => return drop(family, Reason::Loopback, enforced),
+            Standing::Foreign => return self.foreign(family, enforced),
+            Standing::Elsewhere(owners) => owners,
+        };
+        if send == Send::Drop {
+            return drop(family, Reason::WrongSource, enforced);
+        }
+        let mut action = Action::DROP;
+        let reason = redirect(self.tables, owners, &datagram.destination, group, &mut action);
+        Verdict::Act { family, reason, action, enforced }
+    }
+
+    #[inline(always)]
+    fn receive<A: Address>(
+        &self,
+        family: Family,
+        datagram: Datagram<A>,
+        decapsulated: impl Fn() -> bool,
+    ) -> Verdict
+    where
+        T: AddressTables<A>,
+    {
+        let enforced = match self.iface.receive() {
+            Receive::Off => return Verdict::Pass,
+            Receive::Observe => false,
+            Receive::Drop => true,
+        };
+        match self.standing(datagram.destination) {
+            Standing::Own | Standing::Foreign => Verdict::Pass,
+            Standing::Loopback => drop(family, Reason::Loopback, enforced),
+            // What carried it here was for this interface, and what is inside the security policies judge.
+            Standing::Elsewhere(_) if decapsulated() => Verdict::Pass,
+            // Only a local route can make a group look like an address of the host.
+            Standing::Elsewhere(_) if datagram.destination.is_group() => Verdict::Pass,
+            Standing::Elsewhere(_) => drop(family, Reason::WrongDestination, enforced),
+        }
+    }
+
+    #[inline(always)]
+    fn send_arp(&self, arp: Arp) -> Verdict {
+        let Some(enforced) = self.announce_enforced() else { return Verdict::Pass };
+        match self.standing(arp.sender) {
+            Standing::Own => return Verdict::Pass,
+            Standing::Loopback => return drop(Family::Arp, Reason::Loopback, enforced),
+            Standing::Foreign => return self.foreign(Family::Arp, enforced),
+            Standing::Elsewhere(_) => {}
+        }
+        if arp.operation == ArpOperation::Reply || arp.is_gratuitous() {
+            return drop(Family::Arp, Reason::ArpSender, enforced);
+        }
+        // A datagram that was routed to the wrong interface resolves its next hop there before a program sees
+        // it. Were its request dropped, the datagram would never come; so it asks with an own address.
+        let address = match self.iface.address_towards(arp.target) {
+            Some(address) => address,
+            None if self.iface.send() == Send::Drop => {
+                return drop(Family::Arp, Reason::ArpSender, enforced);
+            }
+            None => Ipv4::UNSPECIFIED,
+        };
+        let action = Action { act: Act::RewriteSender, owner: 0, address: address.into() };
+        Verdict::Act { family: Family::Arp, reason: Reason::ArpRewritten, action, enforced }
+    }
+
+    #[inline(always)]
+    fn receive_arp(&self, arp: Arp) -> Verdict {
+        let Some(enforced) = self.announce_enforced() else { return Verdict::Pass };
+        match self.standing(arp.target) {
+            Standing::Own | Standing::Foreign => Verdict::Pass,
+            Standing::Loopback => drop(Family::Arp, Reason::Loopback, enforced),
+            Standing::Elsewhere(_) => drop(Family::Arp, Reason::ArpTarget, enforced),
+        }
+    }
+
+    /// An advertisement that leaves. The kernel solicits with an address of the interface itself (`ndisc_solicit`,
+    /// Linux 6.18), so nothing needs rewriting as it does for ARP.
+    #[inline(always)]
+    fn advertise(&self, discovery: Discovery) -> Verdict {
+        self.discovered(discovery.target, Reason::NdpSender)
+    }
+
+    /// A solicitation that arrives.
+    #[inline(always)]
+    fn solicit(&self, discovery: Discovery) -> Verdict {
+        self.discovered(discovery.target, Reason::NdpTarget)
+    }
+
+    #[inline(always)]
+    fn discovered(&self, target: Ipv6, reason: Reason) -> Verdict {
+        let Some(enforced) = self.announce_enforced() else { return Verdict::Pass };
+        match self.standing(target) {
+            Standing::Own | Standing::Foreign => Verdict::Pass,
+            Standing::Loopback => drop(Family::Ndp, Reason::Loopback, enforced),
+            Standing::Elsewhere(_) => drop(Family::Ndp, reason, enforced),
+        }
+    }
+
+    /// Whether ARP and NDP are enforced or only observed; `None` where they are not judged.
+    #[inline(always)]
+    fn announce_enforced(&self) -> Option<bool> {
+        match self.iface.announce() {
+            Announce::Off => None,
+            Announce::Observe => Some(false),
+            Announce::Enforce => Some(true),
+        }
+    }
+
+    #[inline(always)]
+    fn foreign(&self, family: Family, enforced: bool) -> Verdict {
+        match self.iface.unknown() {
+            Unknown::Pass => Verdict::Pass,
+            Unknown::Drop => drop(family, Reason::UnknownSource, enforced),
+        }
+    }
+}
+
+/// Chooses the first owner, in their fixed order, that is up and has a route; `action` stays as it is where there is
+/// none.
+///
+/// A function of its own for the kernel too: what it needs on the stack is not there while the packet is sent.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn redirect<A: Address, T: Tables + AddressTables<A>>(
     tables: &T,
     owners: &Owners,
-    destination: Ipv4,
+    destination: &A,
     group: bool,
-    enforced: bool,
-) -> Verdict {
-    // Plain numbers and no enum: the verifier takes no value that is set in part, as an `Option` is.
-    let mut chosen = 0;
-    let mut neighbour = Ipv4::UNSPECIFIED;
+    action: &mut Action,
+) -> Reason {
     let mut failure = Reason::OwnerDown;
-    let mut consider = |owner: u32| {
-        if owner == 0 || chosen != 0 || !tables.iface(owner).is_some_and(Iface::is_up) {
-            return;
-        }
-        if group {
-            // A group is on every link: there is no next hop to find.
-            chosen = owner;
-        } else if let Some(next_hop) = tables.next_hop(owner, destination) {
-            chosen = owner;
-            neighbour = next_hop.neighbour(destination);
-        } else {
-            failure = Reason::NoRoute;
-        }
-    };
-    // Written out: the verifier allows no loop over a map's value to programs without CAP_PERFMON.
+    // Written out: the verifier allows no loop over a map's value to programs without CAP_PERFMON. It returns at
+    // once, so that the verifier has few ways to follow.
     const { assert!(INLINE_OWNERS == 4) };
-    consider(owners.inline[0]);
-    consider(owners.inline[1]);
-    consider(owners.inline[2]);
-    consider(owners.inline[3]);
-    if chosen == 0 {
-        return drop(failure, enforced);
+    macro_rules! consider {
+        ($($place:literal),+) => {$(
+            match redirect_to(tables, owners.inline[$place], destination, group, action) {
+                Reason::Redirected => return Reason::Redirected,
+                Reason::NoRoute => failure = Reason::NoRoute,
+                _ => {}
+            }
+        )+};
     }
-    let action = if group {
-        let Some(iface) = tables.iface(chosen) else { return drop(Reason::OwnerDown, enforced) };
-        Action::RedirectGroup { owner: chosen, source: iface.mac }
-    } else {
-        Action::Redirect { owner: chosen, neighbour }
-    };
-    Verdict::Act { reason: Reason::Redirected, action, enforced }
+    consider!(0, 1, 2, 3);
+    failure
+}
+
+/// Redirects to this owner, if there is one and if that is possible.
+#[inline(always)]
+fn redirect_to<A: Address, T: Tables + AddressTables<A>>(
+    tables: &T,
+    owner: u32,
+    destination: &A,
+    group: bool,
+    action: &mut Action,
+) -> Reason {
+    if owner == 0 || !tables.iface(owner).is_some_and(Iface::is_up) {
+        return Reason::OwnerDown;
+    }
+    if group {
+        // A group is on every link: there is no next hop to find.
+        *action = Action { act: Act::RedirectGroup, owner, address: Neighbour::DESTINATION };
+        return Reason::Redirected;
+    }
+    let Some(next_hop) = tables.next_hop(owner, *destination) else { return Reason::NoRoute };
+    let address = if next_hop.is_destination() { (*destination).into() } else { *next_hop };
+    *action = Action { act: Act::Redirect, owner, address };
+    Reason::Redirected
 }
 
 #[inline(always)]
-fn send_arp<T: Tables>(tables: &T, ifindex: u32, iface: &Iface, arp: Arp) -> Verdict {
-    let Some(enforced) = announce_enforced(iface) else { return Verdict::Pass };
-    match standing(tables, ifindex, iface, arp.sender) {
-        Standing::Own => return Verdict::Pass,
-        Standing::Loopback => return drop(Reason::Loopback, enforced),
-        Standing::Foreign => return foreign(iface, enforced),
-        Standing::Elsewhere(_) => {}
-    }
-    if arp.operation == ArpOperation::Reply || arp.is_gratuitous() {
-        return drop(Reason::ArpSender, enforced);
-    }
-    // A datagram that was routed to the wrong interface resolves its next hop there before a program sees it.
-    // Were its request dropped, the datagram would never come; so it asks with an own address.
-    let address = match iface.address_towards(arp.target) {
-        Some(address) => address,
-        None if iface.send() == Send::Drop => return drop(Reason::ArpSender, enforced),
-        None => Ipv4::UNSPECIFIED,
-    };
-    Verdict::Act { reason: Reason::ArpRewritten, action: Action::RewriteSender { address }, enforced }
-}
-
-#[inline(always)]
-fn receive_ipv4<T: Tables>(tables: &T, ifindex: u32, iface: &Iface, datagram: Ipv4Datagram) -> Verdict {
-    let enforced = match iface.receive() {
-        Receive::Off => return Verdict::Pass,
-        Receive::Observe => false,
-        Receive::Drop => true,
-    };
-    match standing(tables, ifindex, iface, datagram.destination) {
-        Standing::Own | Standing::Foreign => Verdict::Pass,
-        Standing::Loopback => drop(Reason::Loopback, enforced),
-        Standing::Elsewhere(_) => drop(Reason::WrongDestination, enforced),
-    }
-}
-
-#[inline(always)]
-fn receive_arp<T: Tables>(tables: &T, ifindex: u32, iface: &Iface, arp: Arp) -> Verdict {
-    let Some(enforced) = announce_enforced(iface) else { return Verdict::Pass };
-    match standing(tables, ifindex, iface, arp.target) {
-        Standing::Own | Standing::Foreign => Verdict::Pass,
-        Standing::Loopback => drop(Reason::Loopback, enforced),
-        Standing::Elsewhere(_) => drop(Reason::ArpTarget, enforced),
-    }
-}
-
-/// Whether ARP is enforced or only observed; `None` where it is not judged.
-#[inline(always)]
-fn announce_enforced(iface: &Iface) -> Option<bool> {
-    match iface.announce() {
-        Announce::Off => None,
-        Announce::Observe => Some(false),
-        Announce::Enforce => Some(true),
-    }
-}
-
-#[inline(always)]
-fn foreign(iface: &Iface, enforced: bool) -> Verdict {
-    match iface.unknown() {
-        Unknown::Pass => Verdict::Pass,
-        Unknown::Drop => drop(Reason::UnknownSource, enforced),
-    }
-}
-
-#[inline(always)]
-const fn drop(reason: Reason, enforced: bool) -> Verdict {
-    Verdict::Act { reason, action: Action::Drop, enforced }
+const fn drop(family: Family, reason: Reason, enforced: bool) -> Verdict {
+    Verdict::Act { family, reason, action: Action::DROP, enforced }
 }

@@ -1,8 +1,8 @@
 //! What the programs know of an interface: its policy, state and first addresses.
 
-use crate::Ipv4;
+use crate::{Ipv4, Ipv6};
 
-/// How many IPv4 addresses an [`Iface`] carries inline.
+/// How many addresses of each family an [`Iface`] carries inline.
 pub const INLINE_ADDRESSES: usize = 8;
 
 /// What happens to a packet that would leave with a source address owned elsewhere.
@@ -31,7 +31,7 @@ pub enum Receive {
     Drop = 2,
 }
 
-/// Whether ARP is held to the interface's own addresses.
+/// Whether ARP and NDP are held to the interface's own addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
 pub enum Announce {
@@ -53,7 +53,8 @@ pub enum Unknown {
     Drop = 1,
 }
 
-/// An interface as the programs see it: one cache line, found by its ifindex.
+/// An interface as the programs see it: one cache line for IPv4 and ARP, and two more for IPv6, found by its
+/// ifindex.
 ///
 /// The inline addresses are a positive cache of [`crate::Owners`], which is authoritative: a hit
 /// says "owned here" without a hash lookup, a miss says nothing. Slots may therefore be rewritten
@@ -69,9 +70,9 @@ pub struct Iface {
     pub announce: u8,
     /// An [`Unknown`].
     pub unknown: u8,
-    /// A union of the constants [`Iface::UP`] and [`Iface::ROUTE_LOCALNET`].
+    /// A union of [`Iface::UP`], [`Iface::ROUTE_LOCALNET`], [`Iface::NO_ETHERNET`] and [`Iface::PREFIXES`].
     pub flags: u32,
-    /// The set of addresses that this interface's are compared with; 0 outside a VRF.
+    /// The set of addresses that this interface's are compared with: the index of its VRF, 0 outside one.
     pub domain: u32,
     /// In bytes, without the link layer's header.
     pub mtu: u32,
@@ -79,19 +80,26 @@ pub struct Iface {
     pub mac: [u8; 6],
     /// Zero.
     pub reserved: [u8; 2],
-    /// Owned addresses, one of each subnet first; [`Ipv4::UNSPECIFIED`] marks an empty slot.
+    /// Owned IPv4 addresses, one of each subnet first; [`Ipv4::UNSPECIFIED`] marks an empty slot.
     pub addresses: [Ipv4; INLINE_ADDRESSES],
-    /// The prefix length of the address in the same slot, 0 to 32.
+    /// The prefix length of the IPv4 address in the same slot, 0 to 32.
     pub prefix_lengths: [u8; INLINE_ADDRESSES],
+    /// Owned IPv6 addresses; [`Ipv6::UNSPECIFIED`] marks an empty slot.
+    pub addresses6: [Ipv6; INLINE_ADDRESSES],
 }
 
-const _: () = assert!(size_of::<Iface>() == 64);
+const _: () = assert!(size_of::<Iface>() == 192);
 
 impl Iface {
-    /// The interface is up and has carrier: a packet redirected to it gets out.
+    /// The interface is up and has carrier: a packet redirected to it gets out. Never set for a VRF device, whose
+    /// packets leave through its ports.
     pub const UP: u32 = 1 << 0;
-    /// `net.ipv4.conf.*.route_localnet` is on: 127.0.0.0/8 may cross the wire.
+    /// `net.ipv4.conf.*.route_localnet` is on: addresses of loopback may cross the wire.
     pub const ROUTE_LOCALNET: u32 = 1 << 1;
+    /// Packets have no Ethernet header: they start with the network layer's (tun, WireGuard, PPP).
+    pub const NO_ETHERNET: u32 = 1 << 2;
+    /// In the interface's domain some addresses are owned by prefix.
+    pub const PREFIXES: u32 = 1 << 3;
 
     /// An interface that is down, has no address and no policy.
     pub const EMPTY: Self = Self {
@@ -106,6 +114,7 @@ impl Iface {
         reserved: [0; 2],
         addresses: [Ipv4::UNSPECIFIED; INLINE_ADDRESSES],
         prefix_lengths: [0; INLINE_ADDRESSES],
+        addresses6: [Ipv6::UNSPECIFIED; INLINE_ADDRESSES],
     };
 
     /// The policy for packets that leave. An unknown number counts as [`Send::Off`].
@@ -129,7 +138,7 @@ impl Iface {
         }
     }
 
-    /// The policy for ARP. An unknown number counts as [`Announce::Off`].
+    /// The policy for ARP and NDP. An unknown number counts as [`Announce::Off`].
     #[inline(always)]
     pub const fn announce(&self) -> Announce {
         match self.announce {
@@ -154,26 +163,22 @@ impl Iface {
         self.flags & Self::UP != 0
     }
 
-    /// Whether 127.0.0.0/8 may cross this interface.
+    /// Whether addresses of loopback may cross this interface.
     #[inline(always)]
     pub const fn routes_localnet(&self) -> bool {
         self.flags & Self::ROUTE_LOCALNET != 0
     }
 
-    /// Whether `address` is in an inline slot. `0.0.0.0` is when a slot is empty, and never violates
-    /// anything.
+    /// Whether packets start with an Ethernet header.
     #[inline(always)]
-    pub fn has_inline(&self, address: Ipv4) -> bool {
-        let a = &self.addresses;
-        // Written out, so that it stays a row of compares with no loop for the verifier to walk.
-        a[0] == address
-            || a[1] == address
-            || a[2] == address
-            || a[3] == address
-            || a[4] == address
-            || a[5] == address
-            || a[6] == address
-            || a[7] == address
+    pub const fn has_ethernet(&self) -> bool {
+        self.flags & Self::NO_ETHERNET == 0
+    }
+
+    /// Whether the table of prefixes is to be asked for an address that is not among the single ones.
+    #[inline(always)]
+    pub const fn has_prefixes(&self) -> bool {
+        self.flags & Self::PREFIXES != 0
     }
 
     /// The own address to speak to `target` with: the first in a subnet that holds `target`, else the first
@@ -196,6 +201,7 @@ impl Iface {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::Address as _;
 
     fn with(addresses: &[([u8; 4], u8)]) -> Iface {
         let mut iface = Iface::EMPTY;
@@ -221,7 +227,7 @@ mod tests {
             *address = [10, 0, 0, i as u8 + 1];
         }
         let iface = with(&addresses);
-        assert!(addresses.iter().all(|(address, _)| iface.has_inline(Ipv4::new(*address))));
-        assert!(!iface.has_inline(Ipv4::new([10, 0, 0, 9])));
+        assert!(addresses.iter().all(|(address, _)| Ipv4::new(*address).is_inline(&iface)));
+        assert!(!Ipv4::new([10, 0, 0, 9]).is_inline(&iface));
     }
 }

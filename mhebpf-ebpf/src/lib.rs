@@ -14,13 +14,13 @@ pub mod next_hop;
 pub mod owners;
 pub mod packet;
 
-pub use address::Ipv4;
+pub use address::{Address, Ipv4, Ipv6};
 pub use counter::{CounterKey, Direction, Family, Reason};
-pub use decide::{Action, Tables, Verdict};
+pub use decide::{Act, Action, AddressTables, Tables, Verdict};
 pub use iface::{Announce, INLINE_ADDRESSES, Iface, Receive, Send, Unknown};
-pub use next_hop::{NextHop, NextHopKey};
+pub use next_hop::{Neighbour, NextHopKey};
 pub use owners::{FurtherOwnerKey, INLINE_OWNERS, Owners, OwnersKey};
-pub use packet::{Arp, ArpOperation, Frame, Ipv4Datagram, Network, Packet};
+pub use packet::{Arp, ArpOperation, Datagram, Discovery, DiscoveryKind, Frame, Location, Network, Packet};
 
 /// A type that may be copied byte for byte into a BPF map and back.
 ///
@@ -37,4 +37,14 @@ macro_rules! map_data {
     )+};
 }
 
-map_data!(Iface, OwnersKey, Owners, FurtherOwnerKey, NextHopKey, NextHop, CounterKey);
+map_data!(
+    Iface,
+    OwnersKey<Ipv4>,
+    OwnersKey<Ipv6>,
+    Owners,
+    FurtherOwnerKey,
+    NextHopKey<Ipv4>,
+    NextHopKey<Ipv6>,
+    Neighbour,
+    CounterKey,
+);

@@ -1,44 +1,91 @@
 //! The next hops of an owner: RFC 1122's `route(src, dst, TOS) -> gateway`.
 
-use crate::Ipv4;
+use crate::{Ipv4, Ipv6};
 
-/// The key of the longest-prefix table of next hops, without its prefix length.
+/// The key of the longest-prefix tables of next hops, without its prefix length.
 ///
 /// The owner comes first and always counts in full: a prefix of n bits is stored with a length of
 /// [`NextHopKey::OWNER_BITS`]` + n`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(C)]
-pub struct NextHopKey {
+pub struct NextHopKey<A> {
     /// The interface that owns the source address.
     pub owner: u32,
     /// The destination.
-    pub destination: Ipv4,
+    pub destination: A,
 }
 
-const _: () = assert!(size_of::<NextHopKey>() == 8);
+const _: () = assert!(size_of::<NextHopKey<Ipv4>>() == 8);
+const _: () = assert!(size_of::<NextHopKey<Ipv6>>() == 20);
 
-impl NextHopKey {
+impl<A> NextHopKey<A> {
     /// How many bits of the key are in front of the destination.
     pub const OWNER_BITS: u32 = 32;
 }
 
-/// Where a packet goes from its owner.
+/// A neighbour to resolve, in the layout of `struct bpf_redir_neigh`.
+///
+/// In a table of next hops it is the gateway, or [`Neighbour::DESTINATION`]. The gateway of an IPv4 route may
+/// be an IPv6 address (RFC 5549).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(C)]
-pub struct NextHop {
-    /// The gateway, on-link on the owner; [`Ipv4::UNSPECIFIED`] when the destination itself is on-link.
-    pub gateway: Ipv4,
+pub struct Neighbour {
+    /// [`Neighbour::INET`], [`Neighbour::INET6`], or 0.
+    pub family: u32,
+    /// The address; of IPv4 in the first word, and the others are not looked at.
+    pub address: [u32; 4],
 }
 
-const _: () = assert!(size_of::<NextHop>() == 4);
+const _: () = assert!(size_of::<Neighbour>() == 20);
 
-impl NextHop {
-    /// The destination is on-link.
-    pub const ON_LINK: Self = Self { gateway: Ipv4::UNSPECIFIED };
+impl Neighbour {
+    /// `AF_INET`.
+    pub const INET: u32 = 2;
+    /// `AF_INET6`.
+    pub const INET6: u32 = 10;
 
-    /// The neighbour to resolve for a packet to `destination`.
+    /// The destination is on-link: it is its own next hop.
+    pub const DESTINATION: Self = Self { family: 0, address: [0; 4] };
+
+    /// Whether this is [`Neighbour::DESTINATION`].
     #[inline(always)]
-    pub const fn neighbour(self, destination: Ipv4) -> Ipv4 {
-        if self.gateway.is_unspecified() { destination } else { self.gateway }
+    pub const fn is_destination(&self) -> bool {
+        self.family == 0
+    }
+}
+
+impl From<Ipv4> for Neighbour {
+    /// The words that don't count are not zero: that would have the compiler call `memset`, whose loop the
+    /// verifier refuses without CAP_PERFMON.
+    #[inline(always)]
+    fn from(address: Ipv4) -> Self {
+        Self { family: Self::INET, address: [address.to_wire(); 4] }
+    }
+}
+
+impl From<Ipv6> for Neighbour {
+    #[inline(always)]
+    fn from(address: Ipv6) -> Self {
+        Self { family: Self::INET6, address: address.to_wire() }
+    }
+}
+
+impl From<core::net::IpAddr> for Neighbour {
+    fn from(address: core::net::IpAddr) -> Self {
+        match address {
+            core::net::IpAddr::V4(address) => Ipv4::from(address).into(),
+            core::net::IpAddr::V6(address) => Ipv6::from(address).into(),
+        }
+    }
+}
+
+impl Neighbour {
+    /// The address, where there is one.
+    pub fn ip(&self) -> Option<core::net::IpAddr> {
+        match self.family {
+            Self::INET => Some(core::net::Ipv4Addr::from(self.address[0].to_ne_bytes()).into()),
+            Self::INET6 => Some(core::net::Ipv6Addr::from(Ipv6::from_wire(self.address)).into()),
+            _ => None,
+        }
     }
 }

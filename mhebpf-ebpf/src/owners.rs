@@ -1,41 +1,56 @@
 //! Who owns a local address.
 
-use crate::Ipv4;
-
 /// How many owners an [`Owners`] carries inline.
 pub const INLINE_OWNERS: usize = 4;
 
-/// The key of the table of local addresses.
+/// The key of the tables of local addresses: of single addresses, and of prefixes.
+///
+/// In a table of prefixes the domain always counts in full: a prefix of n bits is stored with a length of
+/// [`OwnersKey::DOMAIN_BITS`]` + n`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(C)]
-pub struct OwnersKey {
+pub struct OwnersKey<A> {
     /// The set of addresses that is looked in: [`crate::Iface::domain`].
     pub domain: u32,
     /// The local address.
-    pub address: Ipv4,
+    pub address: A,
 }
 
-const _: () = assert!(size_of::<OwnersKey>() == 8);
+const _: () = assert!(size_of::<OwnersKey<crate::Ipv4>>() == 8);
+const _: () = assert!(size_of::<OwnersKey<crate::Ipv6>>() == 20);
 
-/// The interfaces that may use a local address.
-///
-/// An address that is in the table is local to the host; one that is not is foreign.
+impl<A> OwnersKey<A> {
+    /// How many bits of the key are in front of the address.
+    pub const DOMAIN_BITS: u32 = 32;
+}
+
+/// The interfaces that may use an address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(C)]
 pub struct Owners {
-    /// A union of [`Owners::HOST_WIDE`] and [`Owners::FURTHER`].
+    /// The name of the whole set in the table of further owners; meaningless without [`Owners::FURTHER`].
+    pub set: u64,
+    /// A union of [`Owners::HOST_WIDE`], [`Owners::FURTHER`] and [`Owners::ALLOWED_ONLY`].
     pub flags: u32,
     /// Interface indices in order of preference for a redirect; 0 marks the end.
     pub inline: [u32; INLINE_OWNERS],
+    /// Zero.
+    pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Owners>() == 20);
+const _: () = assert!(size_of::<Owners>() == 32);
 
 impl Owners {
     /// Every interface owns the address.
     pub const HOST_WIDE: u32 = 1 << 0;
     /// There are owners besides the inline ones, each with a [`FurtherOwnerKey`] of its own.
     pub const FURTHER: u32 = 1 << 1;
+    /// The address is not local: the configuration allows it on the owners, and to other interfaces it is
+    /// foreign.
+    pub const ALLOWED_ONLY: u32 = 1 << 2;
+
+    /// Nobody's.
+    pub const NONE: Self = Self { set: 0, flags: 0, inline: [0; INLINE_OWNERS], reserved: 0 };
 
     /// Whether every interface owns the address.
     #[inline(always)]
@@ -49,6 +64,12 @@ impl Owners {
         self.flags & Self::FURTHER != 0
     }
 
+    /// Whether the address is foreign to all but the owners.
+    #[inline(always)]
+    pub const fn is_allowed_only(&self) -> bool {
+        self.flags & Self::ALLOWED_ONLY != 0
+    }
+
     /// Whether `ifindex` is among the inline owners.
     #[inline(always)]
     pub fn has_inline(&self, ifindex: u32) -> bool {
@@ -58,15 +79,26 @@ impl Owners {
 }
 
 /// The key of the table of owners for which [`Owners`] has no room: ports of a large bridge, say.
+///
+/// Sets are named by their contents, so that an entry never changes its meaning, and the thousand addresses of
+/// one interface share a set.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(C)]
 pub struct FurtherOwnerKey {
+    /// [`Owners::set`].
+    pub set: u64,
     /// The owner.
     pub ifindex: u32,
-    /// The set of addresses that is looked in: [`crate::Iface::domain`].
-    pub domain: u32,
-    /// The local address.
-    pub address: Ipv4,
+    /// Zero.
+    pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<FurtherOwnerKey>() == 12);
+const _: () = assert!(size_of::<FurtherOwnerKey>() == 16);
+
+impl FurtherOwnerKey {
+    /// The key of one owner in a set.
+    #[inline(always)]
+    pub const fn new(set: u64, ifindex: u32) -> Self {
+        Self { set, ifindex, reserved: 0 }
+    }
+}

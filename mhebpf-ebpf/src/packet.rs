@@ -1,8 +1,13 @@
 //! Parsing: from a frame to the addresses that are judged.
 
-use network_types::{arp::ArpHdr, eth::EthHdr, ip::Ipv4Hdr, vlan::VlanHdr};
+use network_types::{
+    arp::ArpHdr,
+    eth::EthHdr,
+    ip::{Ipv4Hdr, Ipv6Hdr},
+    vlan::VlanHdr,
+};
 
-use crate::Ipv4;
+use crate::{Ipv4, Ipv6};
 
 /// How many VLAN tags are looked through in the frame itself, besides the one that the kernel keeps beside
 /// it.
@@ -11,14 +16,28 @@ use crate::Ipv4;
 /// and the rest is margin.
 pub const MAX_TAGS: usize = 4;
 
+/// A neighbour solicitation or advertisement (RFC 4861 sections 4.3 and 4.4) up to its options, with its IPv6
+/// header.
+pub const DISCOVERY_LEN: usize = Ipv6Hdr::LEN + 24;
+
 /// The most bytes that [`parse`] reads.
-pub const MAX_HEADERS: usize = EthHdr::LEN + MAX_TAGS * VlanHdr::LEN + ArpHdr::LEN;
+pub const MAX_HEADERS: usize = EthHdr::LEN + MAX_TAGS * VlanHdr::LEN + DISCOVERY_LEN;
 
 /// The EtherType of IPv4.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_ARP: u16 = 0x0806;
+/// The EtherType of IPv6.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// The EtherType of ARP.
+pub const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_8021Q: u16 = 0x8100;
 const ETHERTYPE_8021AD: u16 = 0x88a8;
+
+/// Where the next header's number stands in an IPv6 header.
+pub const IPV6_NEXT_HEADER_OFFSET: usize = 6;
+/// The next header's number of ICMPv6.
+pub const NEXT_HEADER_ICMPV6: u8 = 58;
+const NEIGHBOUR_SOLICITATION: u8 = 135;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
 /// The VLAN identifier's bits in a tag control information field.
 pub const VLAN_ID_MASK: u16 = 0x0fff;
@@ -31,24 +50,49 @@ const HARDWARE_ETHERNET: u16 = 1;
 /// `ARPHRD_IEEE802`, which `arp_process` (Linux 6.18) takes for Ethernet too.
 const HARDWARE_IEEE802: u16 = 6;
 
-/// Bytes of a frame, from its Ethernet header on.
+/// Bytes of a frame, from its Ethernet header on where it has one.
 pub trait Frame {
     /// Copies `N` bytes from `offset`; `None` where the frame ends before.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// Copies `N` words of four bytes from `offset`, as they lie in memory; `None` where the frame ends before.
+    fn read_words<const N: usize>(&self, offset: usize) -> Option<[u32; N]>;
 }
 
 impl Frame for [u8] {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.get(offset..)?.first_chunk().copied()
     }
+
+    fn read_words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let bytes = self.get(offset..offset.checked_add(4 * N)?)?;
+        let mut words = [0; N];
+        for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = u32::from_ne_bytes(chunk.try_into().ok()?);
+        }
+        Some(words)
+    }
+}
+
+/// Where in a frame the network layer's header starts, and what it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Location {
+    /// The EtherType, in host byte order, behind all tags.
+    pub ethertype: u16,
+    /// In bytes from the start of the frame.
+    pub offset: usize,
+    /// Whether the destination MAC address is that of a group, broadcast or multicast; `None` where there is no
+    /// Ethernet header to say it.
+    pub group: Option<bool>,
 }
 
 /// A parsed frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Packet {
-    /// Whether the destination MAC address is a group address: broadcast or multicast.
+    /// Whether it is for a group: by the destination MAC address, or by the destination address where there is no
+    /// Ethernet header.
     pub group: bool,
-    /// Where the network layer's header starts, in bytes from the Ethernet header.
+    /// Where the network layer's header starts, in bytes from the start of the frame.
     pub offset: usize,
     /// What is judged.
     pub network: Network,
@@ -57,19 +101,49 @@ pub struct Packet {
 /// The network layer's part of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Network {
-    /// An IPv4 datagram or fragment.
-    Ipv4(Ipv4Datagram),
+    /// An IPv4 datagram or fragment (RFC 791).
+    Ipv4(Datagram<Ipv4>),
+    /// An IPv6 datagram or fragment (RFC 8200), and what it asks or says of a neighbour.
+    Ipv6(Datagram<Ipv6>, Discovery),
     /// An ARP packet.
     Arp(Arp),
 }
 
-/// The judged fields of an IPv4 header (RFC 791).
+/// The judged fields of an IP header. Extension headers need no walk: the fixed header decides.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ipv4Datagram {
+pub struct Datagram<A> {
     /// The source address.
-    pub source: Ipv4,
+    pub source: A,
     /// The destination address.
-    pub destination: Ipv4,
+    pub destination: A,
+}
+
+/// The judged field of NDP (RFC 4861): the target of a solicitation or an advertisement.
+///
+/// Always all set: the kernel's verifier refuses what an `Option` leaves open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Discovery {
+    /// What the datagram does.
+    pub kind: DiscoveryKind,
+    /// The address that it is about; `::` for [`DiscoveryKind::None`].
+    pub target: Ipv6,
+}
+
+/// What a datagram does to find neighbours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum DiscoveryKind {
+    /// Nothing: it is not NDP.
+    None,
+    /// "Who has the target?"
+    Solicitation,
+    /// "The target is here."
+    Advertisement,
+}
+
+impl Discovery {
+    /// Not NDP.
+    pub const NONE: Self = Self { kind: DiscoveryKind::None, target: Ipv6::UNSPECIFIED };
 }
 
 /// The judged fields of an ARP packet (RFC 826) for IPv4 over Ethernet.
@@ -103,48 +177,83 @@ impl Arp {
 
 /// Parses an Ethernet frame; `None` where there is nothing to judge.
 ///
-/// That is: neither IPv4 nor ARP; tagged for a VLAN (the VLAN device's programs judge); truncated or
-/// malformed (the kernel is the judge of that). Priority tags (VLAN identifier 0) are looked through, as the
-/// kernel does. `tag_beside` is the control information of the tag that the kernel keeps beside the frame
+/// That is: neither IP nor ARP; tagged for a VLAN (the VLAN device's programs judge); truncated or malformed
+/// (the kernel is the judge of that). Priority tags (VLAN identifier 0) are looked through, as the kernel does.
+/// `tag_beside` is the control information of the tag that the kernel keeps beside the frame
 /// (`skb->vlan_tci`), 0 when there is none.
 #[inline(always)]
 pub fn parse<F: Frame + ?Sized>(frame: &F, tag_beside: u16) -> Option<Packet> {
+    parse_at(frame, locate(frame, tag_beside)?)
+}
+
+/// Parses a packet without an Ethernet header, as they cross tun, WireGuard and PPP devices; `None` where
+/// there is nothing to judge. The kernel knows the protocol by `ethertype`, in host byte order
+/// (`skb->protocol`).
+#[inline(always)]
+pub fn parse_without_ethernet<F: Frame + ?Sized>(frame: &F, ethertype: u16) -> Option<Packet> {
+    parse_at(frame, Location::without_ethernet(ethertype))
+}
+
+impl Location {
+    /// In an Ethernet frame without a tag, with the first octet of its destination MAC address.
+    #[inline(always)]
+    pub const fn in_ethernet(ethertype: u16, first_octet: u8) -> Self {
+        Self { ethertype, offset: EthHdr::LEN, group: Some(first_octet & 1 != 0) }
+    }
+
+    /// At the start of a frame without an Ethernet header, where there is no ARP either.
+    #[inline(always)]
+    pub const fn without_ethernet(ethertype: u16) -> Self {
+        let ethertype = if ethertype == ETHERTYPE_ARP { 0 } else { ethertype };
+        Self { ethertype, offset: 0, group: None }
+    }
+}
+
+/// Finds the network layer's header in an Ethernet frame; `None` where that is not to be judged: see [`parse`].
+#[inline(always)]
+pub fn locate<F: Frame + ?Sized>(frame: &F, tag_beside: u16) -> Option<Location> {
     if tag_beside & VLAN_ID_MASK != 0 {
         return None;
     }
     let ethernet: [u8; EthHdr::LEN] = frame.read(0)?;
-    let group = ethernet[0] & 1 != 0;
-    match u16::from_be_bytes([ethernet[12], ethernet[13]]) {
-        ETHERTYPE_IPV4 => parse_ipv4(frame, group, EthHdr::LEN),
-        ETHERTYPE_ARP => parse_arp(frame, group, EthHdr::LEN),
-        ETHERTYPE_8021Q | ETHERTYPE_8021AD => parse_tagged(frame, group),
-        _ => None,
-    }
-}
-
-#[inline(always)]
-fn parse_tagged<F: Frame + ?Sized>(frame: &F, group: bool) -> Option<Packet> {
-    let mut offset = EthHdr::LEN;
+    let mut location = Location::in_ethernet(u16::from_be_bytes([ethernet[12], ethernet[13]]), ethernet[0]);
     let mut tags = 0;
-    while tags < MAX_TAGS {
-        let tag: [u8; VlanHdr::LEN] = frame.read(offset)?;
+    while location.ethertype == ETHERTYPE_8021Q || location.ethertype == ETHERTYPE_8021AD {
+        if tags == MAX_TAGS {
+            return None;
+        }
+        let tag: [u8; VlanHdr::LEN] = frame.read(location.offset)?;
         if u16::from_be_bytes([tag[0], tag[1]]) & VLAN_ID_MASK != 0 {
             return None;
         }
-        offset += VlanHdr::LEN;
-        match u16::from_be_bytes([tag[2], tag[3]]) {
-            ETHERTYPE_IPV4 => return parse_ipv4(frame, group, offset),
-            ETHERTYPE_ARP => return parse_arp(frame, group, offset),
-            ETHERTYPE_8021Q | ETHERTYPE_8021AD => {}
-            _ => return None,
-        }
+        location.ethertype = u16::from_be_bytes([tag[2], tag[3]]);
+        location.offset += VlanHdr::LEN;
         tags += 1;
     }
-    None
+    Some(location)
+}
+
+/// Parses the network layer's header; `None` where there is nothing to judge: see [`parse`].
+#[inline(always)]
+pub fn parse_at<F: Frame + ?Sized>(frame: &F, location: Location) -> Option<Packet> {
+    let Location { ethertype, offset, group } = location;
+    let (network, group_address) = match ethertype {
+        ETHERTYPE_IPV4 => {
+            let datagram = parse_ipv4(frame, offset)?;
+            (Network::Ipv4(datagram), datagram.destination.is_group())
+        }
+        ETHERTYPE_IPV6 => {
+            let (datagram, discovery) = parse_ipv6(frame, offset)?;
+            (Network::Ipv6(datagram, discovery), datagram.destination.is_group())
+        }
+        ETHERTYPE_ARP => (Network::Arp(parse_arp(frame, offset)?), false),
+        _ => return None,
+    };
+    Some(Packet { group: group.unwrap_or(group_address), offset, network })
 }
 
 #[inline(always)]
-fn parse_ipv4<F: Frame + ?Sized>(frame: &F, group: bool, offset: usize) -> Option<Packet> {
+fn parse_ipv4<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Datagram<Ipv4>> {
     let header: [u8; Ipv4Hdr::LEN] = frame.read(offset)?;
     let [version_and_length, ..] = header;
     // A header of less than five 32-bit words, or of another version, is no IPv4 header (`ip_rcv_core`).
@@ -153,11 +262,42 @@ fn parse_ipv4<F: Frame + ?Sized>(frame: &F, group: bool, offset: usize) -> Optio
     }
     let source = Ipv4::new([header[12], header[13], header[14], header[15]]);
     let destination = Ipv4::new([header[16], header[17], header[18], header[19]]);
-    Some(Packet { group, offset, network: Network::Ipv4(Ipv4Datagram { source, destination }) })
+    Some(Datagram { source, destination })
 }
 
 #[inline(always)]
-fn parse_arp<F: Frame + ?Sized>(frame: &F, group: bool, offset: usize) -> Option<Packet> {
+fn parse_ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<(Datagram<Ipv6>, Discovery)> {
+    let header: [u32; Ipv6Hdr::LEN / 4] = frame.read_words(offset)?;
+    let [first, second, ..] = header;
+    if first.to_ne_bytes()[0] >> 4 != 6 {
+        return None;
+    }
+    let source = Ipv6::from_wire([header[2], header[3], header[4], header[5]]);
+    let destination = Ipv6::from_wire([header[6], header[7], header[8], header[9]]);
+    let next_header = second.to_ne_bytes()[IPV6_NEXT_HEADER_OFFSET - 4];
+    let discovery = if next_header == NEXT_HEADER_ICMPV6 {
+        parse_discovery(frame, offset + Ipv6Hdr::LEN)
+    } else {
+        Discovery::NONE
+    };
+    Some((Datagram { source, destination }, discovery))
+}
+
+/// A truncated message is nobody's: the kernel does not take it (`ndisc_recv_ns`, Linux 6.18).
+#[inline(always)]
+fn parse_discovery<F: Frame + ?Sized>(frame: &F, offset: usize) -> Discovery {
+    let Some(message) = frame.read_words::<6>(offset) else { return Discovery::NONE };
+    let kind = match message[0].to_ne_bytes()[0] {
+        NEIGHBOUR_SOLICITATION => DiscoveryKind::Solicitation,
+        NEIGHBOUR_ADVERTISEMENT => DiscoveryKind::Advertisement,
+        _ => return Discovery::NONE,
+    };
+    let target = Ipv6::from_wire([message[2], message[3], message[4], message[5]]);
+    Discovery { kind, target }
+}
+
+#[inline(always)]
+fn parse_arp<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Arp> {
     let arp: [u8; ArpHdr::LEN] = frame.read(offset)?;
     let hardware = u16::from_be_bytes([arp[0], arp[1]]);
     let protocol = u16::from_be_bytes([arp[2], arp[3]]);
@@ -176,5 +316,5 @@ fn parse_arp<F: Frame + ?Sized>(frame: &F, group: bool, offset: usize) -> Option
     };
     let sender = Ipv4::new([arp[14], arp[15], arp[16], arp[17]]);
     let target = Ipv4::new([arp[24], arp[25], arp[26], arp[27]]);
-    Some(Packet { group, offset, network: Network::Arp(Arp { operation, sender, target }) })
+    Some(Arp { operation, sender, target })
 }

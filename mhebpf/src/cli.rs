@@ -1,15 +1,12 @@
 //! The command line.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use glob::Pattern;
-use mhebpf_ebpf::{Announce, Receive, Send, Unknown};
+use serde::Deserialize;
 
-use crate::{
-    datapath::Hook,
-    model::{Policy, Selector},
-};
+use crate::{config::Source, datapath::Hook};
 
 /// Makes a multihomed host a strong end system (RFC 1122 section 3.3.4.2).
 #[derive(Debug, Parser)]
@@ -37,7 +34,9 @@ Examples:
   Hold every uplink to its own addresses
     mhebpf run --all
   Only these interfaces, also those that appear later; drop instead of redirecting
-    mhebpf run --interface 'eth*' --mode drop";
+    mhebpf run --interface 'eth*' --mode drop
+  As a file says, which is read again on SIGHUP
+    mhebpf run --config /etc/mhebpf.toml";
 
 /// What `mhebpf run` enforces, and where.
 #[derive(Debug, Args)]
@@ -55,24 +54,28 @@ pub struct RunOptions {
     )]
     pub interfaces: Vec<Pattern>,
 
-    /// Enforce on every uplink: Ethernet devices, but no loopback, dummy, bridge or bond port, nor
-    /// container's veth
+    /// Enforce on every uplink: no loopback or dummy, tunnel, bridge or bond port, nor container's veth
     #[arg(long, env = "MHEBPF_ALL")]
     pub all: bool,
 
-    /// What happens to a packet whose source address belongs to another interface
-    #[arg(long, env = "MHEBPF_MODE", default_value = "redirect")]
-    pub mode: Mode,
+    /// What happens to a packet whose source address belongs to another interface [default: redirect]
+    #[arg(long, env = "MHEBPF_MODE")]
+    pub mode: Option<Mode>,
 
-    /// What happens to a datagram that arrives for an address of another interface
-    #[arg(long, env = "MHEBPF_RECEIVE", default_value = "drop")]
-    pub receive: ReceivePolicy,
+    /// What happens to a datagram that arrives for an address of another interface [default: drop]
+    #[arg(long, env = "MHEBPF_RECEIVE")]
+    pub receive: Option<ReceivePolicy>,
 
-    /// What happens to a packet of local origin whose source is not an address of this host
-    #[arg(long, env = "MHEBPF_UNKNOWN", default_value = "pass")]
-    pub unknown: UnknownPolicy,
+    /// Whether ARP and NDP are held to the interface's own addresses [default: enforce]
+    #[arg(long, env = "MHEBPF_ANNOUNCE")]
+    pub announce: Option<AnnouncePolicy>,
 
-    /// Do not announce the addresses by gratuitous ARP (peers then keep wrong entries until they expire)
+    /// What happens to a packet of local origin whose source is not an address of this host [default: pass]
+    #[arg(long, env = "MHEBPF_UNKNOWN")]
+    pub unknown: Option<UnknownPolicy>,
+
+    /// Do not announce the addresses by gratuitous ARP and unsolicited neighbour advertisements (peers then keep
+    /// wrong entries until they expire)
     #[arg(long, env = "MHEBPF_NO_ANNOUNCE")]
     pub no_announce: bool,
 
@@ -80,24 +83,44 @@ pub struct RunOptions {
     #[arg(long = "for", value_name = "DURATION", env = "MHEBPF_FOR", value_parser = parse_duration)]
     pub run_for: Option<Duration>,
 
-    /// How the programs are attached
-    #[arg(long, env = "MHEBPF_HOOK", default_value = "auto")]
-    pub hook: Hook,
+    /// How the programs are attached [default: auto]
+    #[arg(long, env = "MHEBPF_HOOK")]
+    pub hook: Option<Hook>,
+
+    /// The configuration file; without this option /etc/mhebpf.toml, if it is there
+    #[arg(short, long, value_name = "FILE", env = "MHEBPF_CONFIG")]
+    pub config: Option<PathBuf>,
 }
 
 /// What happens to a packet whose source address belongs to another interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// It leaves through that interface
     Redirect,
     /// It is dropped
     Drop,
-    /// It is counted; nothing is changed at all, ARP included
+    /// It is counted; nothing is changed at all, ARP and NDP included
     Observe,
 }
 
+/// The same for one interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SendPolicy {
+    /// It leaves through that interface
+    Redirect,
+    /// It is dropped
+    Drop,
+    /// It is counted, and leaves as it is
+    Observe,
+    /// It leaves as it is
+    Off,
+}
+
 /// What happens to a datagram that arrives for an address of another interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ReceivePolicy {
     /// It is silently discarded
     Drop,
@@ -107,8 +130,21 @@ pub enum ReceivePolicy {
     Off,
 }
 
+/// Whether ARP and NDP are held to the interface's own addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnnouncePolicy {
+    /// Other interfaces' addresses are neither answered for nor announced
+    Enforce,
+    /// It is counted when they are
+    Observe,
+    /// Nothing is done about it
+    Off,
+}
+
 /// What happens to a packet of local origin whose source is not an address of this host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum UnknownPolicy {
     /// It passes
     Pass,
@@ -117,55 +153,23 @@ pub enum UnknownPolicy {
 }
 
 impl RunOptions {
-    /// Which interfaces; `None` when the operator has not said.
-    pub fn selector(&self) -> Option<Selector> {
-        if self.all {
-            Some(Selector::Uplinks)
-        } else if self.interfaces.is_empty() {
-            None
-        } else {
-            Some(Selector::Matching(self.interfaces.clone()))
-        }
-    }
-
-    /// The policy in the words of the command line.
-    pub fn intent(&self) -> String {
-        let mode = name(&self.mode);
-        let receive = name(&self.receive);
-        let unknown = name(&self.unknown);
-        format!("mode {mode}, receive {receive}, unknown {unknown}")
-    }
-
-    /// What is enforced on each of them.
-    pub fn policy(&self) -> Policy {
-        let observe = self.mode == Mode::Observe;
-        Policy {
-            send: match self.mode {
-                Mode::Redirect => Send::Redirect,
-                Mode::Drop => Send::Drop,
-                Mode::Observe => Send::Observe,
-            },
-            receive: match self.receive {
-                ReceivePolicy::Off => Receive::Off,
-                // Observing changes nothing at all.
-                ReceivePolicy::Drop if !observe => Receive::Drop,
-                ReceivePolicy::Drop | ReceivePolicy::Observe => Receive::Observe,
-            },
-            announce: if observe { Announce::Observe } else { Announce::Enforce },
-            unknown: match self.unknown {
-                UnknownPolicy::Pass => Unknown::Pass,
-                UnknownPolicy::Drop => Unknown::Drop,
-            },
-        }
+    /// Which configuration file is read.
+    pub fn config_source(&self) -> Source {
+        self.config.clone().map_or(Source::Default, Source::Named)
     }
 }
 
 /// The name of a value as it is given on the command line.
-fn name(value: &impl ValueEnum) -> String {
+pub fn name(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+/// Reads a whole number of seconds, minutes or hours, such as `90s`, `10m` or `2h`.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = match &text[digits.len()..] {
         "" | "s" => 1,
@@ -187,12 +191,6 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 mod tests {
     use super::*;
 
-    fn options(arguments: &[&str]) -> RunOptions {
-        let cli = Cli::try_parse_from(["mhebpf", "run"].iter().chain(arguments)).expect("valid arguments");
-        let Command::Run(options) = cli.command;
-        options
-    }
-
     #[test]
     fn the_command_line_is_well_formed() {
         use clap::CommandFactory as _;
@@ -207,19 +205,5 @@ mod tests {
         for wrong in ["", "s", "-1s", "1d", "0s", "1.5h", "99999999999999999999s", "9999999h"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn observing_changes_nothing_at_all() {
-        let policy = options(&["--all", "--mode", "observe", "--receive", "drop"]).policy();
-        assert_eq!(policy.send, Send::Observe);
-        assert_eq!(policy.receive, Receive::Observe);
-        assert_eq!(policy.announce, Announce::Observe);
-    }
-
-    #[test]
-    fn without_a_selection_there_is_none() {
-        assert!(options(&[]).selector().is_none());
-        assert!(options(&["--interface", "eth*", "-i", "ens?"]).selector().is_some());
     }
 }

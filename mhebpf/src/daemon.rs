@@ -1,5 +1,9 @@
 //! The daemon: from start to stop.
 
+mod advice;
+mod pace;
+mod signals;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -9,27 +13,27 @@ use std::{
 use anyhow::{Context as _, Result};
 use mhebpf_ebpf::{Announce, Send};
 use sd_notify::NotifyState;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, MissedTickBehavior, interval_at, sleep},
-};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use tracing::{debug, error, info, warn};
 
+use self::{
+    pace::{Outcome, Pace, RETRY},
+    signals::{Request, Signals},
+};
 use crate::{
     announce::Announcer,
     cli::RunOptions,
-    datapath::{self, Attachments, Datapath},
+    datapath::{self, Attachments, Datapath, Hook},
     instance::Instance,
-    model::{Host, Policy, Selection, Selector, Tables, select},
+    model::{Host, Policy, Selection, Selector, Tables},
     netlink::{Dumper, Events, Snapshot},
-    preflight, summary,
+    preflight,
+    settings::Settings,
+    summary,
 };
 
 /// How often the host is dumped even if no event came.
 const CROSS_CHECK: Duration = Duration::from_secs(30);
-
-/// How long to wait before a failed synchronisation is tried again: at first, and at most.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(32));
 
 /// A command line that can't be carried out as it is.
 #[derive(Debug)]
@@ -50,55 +54,57 @@ impl std::error::Error for UsageError {}
 /// When the start fails; once the programs are attached, failures are logged and tried again. [`UsageError`]
 /// when no interface was named.
 pub async fn run(options: &RunOptions) -> Result<()> {
+    let (settings, config) = Settings::load(options).map_err(|error| UsageError(format!("{error:#}")))?;
     let mut dumper = Dumper::connect()?;
-    let Some(selector) = options.selector() else {
-        return Err(UsageError(no_selection(&dumper.snapshot().await?.host)).into());
+    let Some(selector) = settings.selector.clone() else {
+        return Err(UsageError(advice::no_selection(&dumper.snapshot().await?.host)).into());
     };
     preflight::check()?;
     let _instance = Instance::claim().await?;
-    let mut stop = Stop::new(options.run_for)?;
+    let mut signals = Signals::new(options.run_for.or(config.run_for))?;
     // Subscribed before the first dump, so that nothing falls between the two.
     let mut events = Events::subscribe()?;
-    let policy = options.policy();
+    let hook = options.hook.or(config.hook).unwrap_or(Hook::Auto);
     let mut daemon = Daemon {
-        // An announcement changes what peers know; observing must not.
-        announcer: (!options.no_announce && policy.announce == Announce::Enforce).then(Announcer::default),
-        policy,
-        intent: options.intent(),
+        options,
+        settings,
         selector,
-        attachments: Attachments::new(options.hook),
+        announcer: Announcer::default(),
+        attachments: Attachments::new(hook),
         datapath: datapath::load()?,
         selection: None,
+        policies: BTreeMap::new(),
         names: BTreeMap::new(),
         ready: false,
     };
     let outcome = match daemon.start(&mut dumper).await {
-        Ok(pace) => daemon.keep_in_step(&mut dumper, &mut events, &mut stop, pace).await,
+        Ok(pace) => daemon.keep_in_step(&mut dumper, &mut events, &mut signals, pace).await,
         Err(error) => Err(error),
     };
-    tell_service_manager(NotifyState::Stopping);
+    tell_service_manager(&[NotifyState::Stopping]);
     daemon.attachments.detach_all();
     outcome?;
     daemon.print_summary();
     Ok(())
 }
 
-struct Daemon {
-    policy: Policy,
-    /// The policy in the operator's words.
-    intent: String,
+struct Daemon<'a> {
+    options: &'a RunOptions,
+    settings: Settings,
     selector: Selector,
-    announcer: Option<Announcer>,
+    announcer: Announcer,
     attachments: Attachments,
     datapath: Datapath,
     /// The last selection, to log only what changes.
     selection: Option<Selection>,
+    /// What is enforced now, by ifindex.
+    policies: BTreeMap<u32, Policy>,
     /// The last name of each interface that was ever enforced.
     names: BTreeMap<u32, String>,
     ready: bool,
 }
 
-impl Daemon {
+impl Daemon<'_> {
     /// The first synchronisation. It fails where the kernel refuses the programs everywhere; trouble with
     /// some of the interfaces or entries is tried again later.
     async fn start(&mut self, dumper: &mut Dumper) -> Result<Pace> {
@@ -117,14 +123,17 @@ impl Daemon {
         &mut self,
         dumper: &mut Dumper,
         events: &mut Events,
-        stop: &mut Stop,
+        signals: &mut Signals,
         mut pace: Pace,
     ) -> Result<()> {
         let mut cross_check = interval_at(Instant::now() + CROSS_CHECK, CROSS_CHECK);
         cross_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = stop.requested() => return Ok(()),
+                request = signals.next() => match request {
+                    Request::Stop => return Ok(()),
+                    Request::Reload => self.reload(),
+                },
                 _ = cross_check.tick() => {}
                 () = pace.retry() => {}
                 changed = events.changed() => {
@@ -142,11 +151,45 @@ impl Daemon {
             let started = Instant::now();
             pace.note(self.synchronise(dumper).await);
             // At most half of the time is spent synchronising, however long a burst of changes is.
-            tokio::select! {
-                () = stop.requested() => return Ok(()),
-                () = sleep(started.elapsed()) => {}
+            let rest = sleep(started.elapsed());
+            tokio::pin!(rest);
+            loop {
+                tokio::select! {
+                    () = &mut rest => break,
+                    request = signals.next() => match request {
+                        Request::Stop => return Ok(()),
+                        Request::Reload => self.reload(),
+                    },
+                }
             }
         }
+    }
+
+    /// Reads the configuration again. What it says is in force with the synchronisation that follows: entries of
+    /// the maps are replaced one by one, and programs stay attached. A file that can't be used changes nothing.
+    fn reload(&mut self) {
+        let source = self.options.config_source();
+        tell_service_manager(&[
+            NotifyState::Reloading,
+            NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Reloading),
+        ]);
+        let loaded = Settings::load(self.options).and_then(|(settings, config)| {
+            let selector = settings.selector.clone().context("it names no interface any more")?;
+            Ok((settings, selector, config))
+        });
+        match loaded {
+            Ok((settings, selector, config)) => {
+                if self.options.hook.or(config.hook).unwrap_or(Hook::Auto) != self.attachments.wanted_hook() {
+                    warn!("the hook stays as it is until mhebpf is started again");
+                }
+                info!("reloaded {source}: {}", settings.intent());
+                (self.settings, self.selector) = (settings, selector);
+                // Interfaces that are left out are named again.
+                self.selection = None;
+            }
+            Err(error) => error!("reloading {source}: {error:#}; what was in force stays in force"),
+        }
+        tell_service_manager(&[NotifyState::Ready]);
     }
 
     /// Dumps the host and brings maps and attachments in step with it.
@@ -163,14 +206,18 @@ impl Daemon {
         let Snapshot { host, exact } = dumper.snapshot().await?;
         let selection = self.selector.select(&host);
         self.let_go(&host, &selection.enforced);
-        let policies: BTreeMap<u32, Policy> =
-            selection.enforced.iter().map(|ifindex| (*ifindex, self.policy)).collect();
-        let written = self.datapath.maps.write(&Tables::new(&host, &policies));
+        let policy = |ifindex: &u32| (*ifindex, self.settings.policy(&host.name_of(*ifindex)));
+        self.policies = selection.enforced.iter().map(policy).collect();
+        let written = self.datapath.maps.write(&Tables::new(&host, &self.policies));
         let attached = self.attach(&host, &selection);
         self.log_selection(&host, selection);
-        if let Some(announcer) = &mut self.announcer {
-            let attachments = &self.attachments;
-            announcer.announce(&host, |ifindex| attachments.contains(ifindex));
+        if self.settings.announces {
+            // An announcement changes what peers know; observing must not.
+            let announces = |ifindex| {
+                self.attachments.contains(ifindex)
+                    && self.policies.get(&ifindex).is_some_and(|policy| policy.announce == Announce::Enforce)
+            };
+            self.announcer.announce(&host, announces);
         }
         self.say_when_ready();
         debug!(
@@ -222,7 +269,7 @@ impl Daemon {
     fn warn_of_reverse_path_filter(&self, host: &Host, ifindex: u32) {
         if let Some(link) = host.links.get(&ifindex)
             && link.strict_reverse_path
-            && self.policy.send == Send::Redirect
+            && self.policies.get(&ifindex).is_some_and(|policy| policy.send == Send::Redirect)
         {
             warn!(
                 "rp_filter is strict on {name}: the kernel will discard answers to redirected packets there; set \
@@ -249,12 +296,13 @@ impl Daemon {
         let names: Vec<&str> = self.attachments.names().map(|(_, name)| name).collect();
         if let Some(hook) = self.attachments.hook() {
             self.ready = true;
-            let addresses = self.datapath.maps.written().owners.len();
+            let addresses = self.datapath.maps.written().local_addresses();
             info!(
                 "mhebpf ready: {} on {} by {hook}, {addresses} local addresses",
-                self.intent,
+                self.settings.intent(),
                 names.join(", ")
             );
+            tell_service_manager(&[NotifyState::Ready]);
         }
     }
 
@@ -270,124 +318,9 @@ impl Daemon {
     }
 }
 
-/// How far a synchronisation came.
-#[derive(Debug)]
-enum Outcome {
-    /// The tables are those of the host at one moment.
-    InStep,
-    /// The host changed all the while: once more, soon.
-    Behind,
-}
-
-/// When a synchronisation is tried again: after a failure, later each time.
-#[derive(Debug, Default)]
-struct Pace {
-    failures: u32,
-    retry_at: Option<Instant>,
-}
-
-impl Pace {
-    fn note(&mut self, result: Result<Outcome>) {
-        let error = match result {
-            Ok(outcome) => {
-                let retry_at = matches!(outcome, Outcome::Behind).then(Instant::now);
-                *self = Self { failures: 0, retry_at };
-                return;
-            }
-            Err(error) => error,
-        };
-        let (first, most) = RETRY;
-        let delay = first.saturating_mul(1 << self.failures.min(16)).min(most);
-        warn!("{error:#}; trying again in {}s", delay.as_secs());
-        self.failures += 1;
-        self.retry_at = Some(Instant::now() + delay);
-    }
-
-    async fn retry(&self) {
-        match self.retry_at {
-            Some(at) => tokio::time::sleep_until(at).await,
-            None => std::future::pending().await,
-        }
-    }
-}
-
-/// What ends a run.
-struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-    // The terminal is gone, perhaps because of what is enforced: filters of a clsact qdisc must not outlive
-    // the process.
-    hang_up: Signal,
-    deadline: Option<Instant>,
-}
-
-impl Stop {
-    fn new(run_for: Option<Duration>) -> Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).context("handling SIGINT")?,
-            terminate: signal(SignalKind::terminate()).context("handling SIGTERM")?,
-            hang_up: signal(SignalKind::hangup()).context("handling SIGHUP")?,
-            deadline: run_for.map(|run_for| Instant::now() + run_for),
-        })
-    }
-
-    async fn requested(&mut self) {
-        let deadline = self.deadline;
-        let time_is_up = async move {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = self.interrupt.recv() => debug!("stopping: SIGINT"),
-            _ = self.terminate.recv() => debug!("stopping: SIGTERM"),
-            _ = self.hang_up.recv() => debug!("stopping: SIGHUP"),
-            () = time_is_up => info!("stopping: the time is up"),
-        }
-    }
-}
-
 /// Does nothing where no service manager listens.
-fn tell_service_manager(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+fn tell_service_manager(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
         warn!("telling the service manager: {error}");
-    }
-}
-
-fn no_selection(host: &Host) -> String {
-    let shared = select::shared_subnets(host);
-    if shared.is_empty() {
-        return "say which interfaces: --interface GLOB (may be repeated), or --all for every uplink"
-            .to_owned();
-    }
-    let mut text = "say which interfaces. These share a subnet:\n".to_owned();
-    let mut named = BTreeSet::new();
-    for (subnet, interfaces) in &shared {
-        let names: Vec<String> = interfaces.iter().map(|ifindex| host.name_of(*ifindex)).collect();
-        text += &format!("  {}/{}: {}\n", subnet.address(), subnet.length(), names.join(", "));
-        named.extend(names);
-    }
-    let flags: Vec<String> = named.iter().map(|name| format!("--interface {name}")).collect();
-    text + &format!("Use\n  mhebpf run {}\nor, for every uplink,\n  mhebpf run --all", flags.join(" "))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{
-        LinkKind,
-        testing::{address, host, link},
-    };
-
-    #[test]
-    fn a_missing_selection_names_the_interfaces_that_share_a_subnet() {
-        let host = host(
-            [link(2, LinkKind::Other), link(3, LinkKind::Other), link(4, LinkKind::Other)],
-            [address(2, [10, 0, 0, 1], 24), address(3, [10, 0, 0, 2], 24), address(4, [10, 1, 0, 2], 24)],
-        );
-        let text = no_selection(&host);
-        assert!(text.contains("10.0.0.0/24: eth2, eth3"), "{text}");
-        assert!(text.contains("mhebpf run --interface eth2 --interface eth3\n"), "{text}");
     }
 }

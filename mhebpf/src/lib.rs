@@ -6,10 +6,12 @@
 
 pub mod announce;
 pub mod cli;
+pub mod config;
 pub mod daemon;
 pub mod datapath;
 pub mod instance;
 pub mod model;
 pub mod netlink;
 pub mod preflight;
+pub mod settings;
 pub mod summary;

@@ -15,14 +15,14 @@ use crate::{
     judge::Judge,
     netns::NetNs,
     summary::Summary,
-    wait::{PATIENCE, wait_until},
+    wait::{PATIENCE, scaled, wait_until},
 };
 
 /// What the daemon says when its programs are attached and its maps are filled.
 pub const READY: &str = "mhebpf ready";
 
 /// How long the daemon may take to end after a signal.
-const END: Duration = Duration::from_secs(5);
+const END: Duration = scaled(Duration::from_secs(5));
 
 /// A running mhebpf. Dropping it stops it, as kindly as possible.
 #[derive(Debug)]

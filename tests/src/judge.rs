@@ -7,13 +7,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::capture::Captured;
+use crate::{capture::Captured, wait::scaled};
 
 /// How long after a change both the old and the new order are allowed.
 ///
 /// This is more than the figures that mhebpf is held to, and that tests of their own measure: a machine that is busy with something else
 /// shall not make leaks out of delays.
-pub const GRACE: Duration = Duration::from_secs(4);
+pub const GRACE: Duration = scaled(Duration::from_secs(4));
 
 /// How many leaks a message shows in full.
 const SHOWN: usize = 12;

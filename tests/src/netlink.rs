@@ -1,12 +1,11 @@
 //! Just enough of netlink to send requests and read their acknowledgements.
 
-use std::{
-    io::{self, Read as _},
-    time::Duration,
-};
+use std::io::{self, Read as _};
 
 use anyhow::{Context as _, Result, ensure};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+
+use crate::wait::PATIENCE;
 
 /// `NLM_F_REQUEST`.
 pub(crate) const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
@@ -82,7 +81,7 @@ impl Netlink {
         let socket =
             Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW.cloexec(), Some(Protocol::from(family)))
                 .context("opening a netlink socket")?;
-        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
         let mut storage = SockAddrStorage::zeroed();
         // SAFETY: the storage is large enough and aligned for every kind of socket address; zeroes mean the kernel.
         let kernel = unsafe {

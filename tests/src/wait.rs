@@ -8,7 +8,20 @@ use std::{
 use anyhow::{Result, bail};
 
 /// How long a test waits for something that ought to happen at once: the machine may be busy with other things.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = scaled(Duration::from_secs(10));
+
+/// A time limit, as much longer as `MHEBPF_PATIENCE` said when this was compiled: the tests that `cargo xtask vm` builds
+/// run in emulated machines, many times slower.
+pub const fn scaled(limit: Duration) -> Duration {
+    let factor = match option_env!("MHEBPF_PATIENCE") {
+        Some(text) => match u32::from_str_radix(text, 10) {
+            Ok(factor) => factor,
+            Err(_) => 1,
+        },
+        None => 1,
+    };
+    limit.saturating_mul(factor)
+}
 
 /// Pause between two looks at a state for which the kernel has no event.
 const PAUSE: Duration = Duration::from_millis(2);

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use mhebpf_tests::{
-    Lab, NetNs, skip,
+    Lab, NetNs,
+    features::{self, Feature},
     tcx::{self, Answer, Hook},
 };
 
@@ -43,8 +44,7 @@ fn assert_enforced(lab: &Lab) -> Result<()> {
 fn foreign_filters_and_qdiscs_survive_under_either_hook() -> Result<()> {
     for hook in ["tcx", "clsact"] {
         let lab = Lab::builder().links(2).build()?;
-        if hook == "tcx" && !tcx::is_available(&lab.host)? {
-            skip("this kernel has no TCX (Linux 6.6)");
+        if hook == "tcx" && !features::require(Feature::Tcx)? {
             continue;
         }
         lab.host.tc("qdisc add dev eth0_int root handle 1: htb default 1")?;
@@ -77,8 +77,7 @@ fn a_filter_that_was_added_meanwhile_keeps_its_qdisc() -> Result<()> {
 #[test]
 fn foreign_tcx_programs_stay_and_have_their_say() -> Result<()> {
     let lab = Lab::builder().links(2).build()?;
-    if !tcx::is_available(&lab.host)? {
-        skip("this kernel has no TCX (Linux 6.6)");
+    if !features::require(Feature::Tcx)? {
         return lab.finish();
     }
     let first = tcx::attach(&lab.host, "eth0_int", Hook::Egress, Answer::Next)?;

@@ -15,16 +15,17 @@ use mhebpf_tests::{
     Lab, Mac, PATIENCE, PEER,
     frame::{ARP_REPLY, Arp},
     lab::PROBE_PORT,
+    scaled,
     traffic::{icmp, udp},
     wait_until,
 };
 
 /// After a change of address.
-const ONE_ADDRESS: Duration = Duration::from_secs(1);
+const ONE_ADDRESS: Duration = scaled(Duration::from_secs(1));
 /// After a new interface has come up.
-const NEW_INTERFACE: Duration = Duration::from_secs(2);
+const NEW_INTERFACE: Duration = scaled(Duration::from_secs(2));
 /// After the last of 300 changes.
-const BURST: Duration = Duration::from_secs(3);
+const BURST: Duration = scaled(Duration::from_secs(3));
 
 /// The address may be in no table yet; it must get through all the same, in 20 of 20 tries.
 #[test]

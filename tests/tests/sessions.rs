@@ -10,6 +10,7 @@ use anyhow::Result;
 use mhebpf_tests::{
     Lab, PATIENCE, PEER, Recording,
     frame::ARP_REQUEST,
+    scaled,
     traffic::{ARTICLE_PORT, icmp, tcp, udp},
     wait_until,
 };
@@ -18,7 +19,7 @@ use mhebpf_tests::{
 const LARGE: [u8; 4000] = [7; 4000];
 
 /// What the article's experiment takes: at most this for a connection.
-const FIRST_CONNECT: Duration = Duration::from_millis(50);
+const FIRST_CONNECT: Duration = scaled(Duration::from_millis(50));
 
 /// Asserts that the datagrams of each address left by its own interface, from that interface's hardware address.
 fn assert_each_by_its_own(lab: &Lab, recording: &Recording<'_>) -> Result<()> {

@@ -15,18 +15,23 @@ mod step;
 mod summary;
 mod test;
 mod toolchain;
+mod vm;
 
 const HELP: &str = "\
 The tasks of mhebpf. Usage: cargo xtask TASK
 
   demo   [ARGS]         build mhebpf and show what it does in a lab of network namespaces (as root)
-  test   [-- ARGS]      format check, lints and all tests (as root); ARGS go to the test programs, a filter for example
+  test   [--no-vm] [-- ARGS]
+                        format check, lints and all tests (as root), then a short round of vm; ARGS go to the test
+                        programs, a filter for example, and leave vm out
+  vm     [--kernel SERIES]... [--test FILE]... [--list] [-- ARGS]
+                        the tests on other kernels, in emulated machines; ARGS go to the test programs
   build  [ARGS]         release build of mhebpf; ARGS go to cargo
   setup  [--way WAY]    install what building, demo and test need and the machine lacks
   doctor                show the tool chain and the kernel, and what is wrong with them
   help                  this text
 
-demo, test and build call setup first. WAY is how setup gets a compiler for the eBPF programs:
+demo, test, vm and build call setup first. WAY is how setup gets a compiler for the eBPF programs:
   rustup   a nightly toolchain with its rust-src component
   debian   the packages rustc-web, cargo-web and libstd-rust-web-dev-bpf
 Without --way it takes the first that is there or that can be installed. MHEBPF_EBPF_TOOLCHAIN names a compiler to
@@ -40,6 +45,7 @@ fn main() -> ExitCode {
     match task.to_str() {
         Some("demo") => demo::task(&rest),
         Some("test") => test::task(&rest),
+        Some("vm") => vm::task(&rest),
         Some("build") => build::task(&rest),
         Some("setup") => setup::task(&rest),
         Some("doctor") if rest.is_empty() => doctor::task(),

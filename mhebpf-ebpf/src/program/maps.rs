@@ -9,7 +9,10 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LpmTrie, PerCpuHashMap, lpm_trie::Key},
 };
-use mhebpf_ebpf::{CounterKey, FurtherOwnerKey, Iface, Ipv4, NextHop, NextHopKey, Owners, OwnersKey, Tables};
+use mhebpf_ebpf::{
+    AddressTables, CounterKey, FurtherOwnerKey, Iface, Ipv4, Ipv6, Neighbour, NextHopKey, Owners, OwnersKey,
+    Tables,
+};
 
 /// Interfaces by ifindex, for those whose index is small: the kernel inlines an array's lookup.
 #[map]
@@ -20,17 +23,35 @@ static IFACES: Array<Iface> = Array::with_max_entries(4096, 0);
 #[map]
 static IFACES_HIGH: HashMap<u32, Iface> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
 
-/// The owners of each local address.
+/// The owners of each local IPv4 address.
 #[map]
-static OWNERS: HashMap<OwnersKey, Owners> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+static OWNERS: HashMap<OwnersKey<Ipv4>, Owners> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
 
-/// Owners for which [`OWNERS`] has no room.
+/// The owners of each local IPv6 address.
+#[map]
+static OWNERS6: HashMap<OwnersKey<Ipv6>, Owners> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+
+/// The owners of IPv4 prefixes: local routes and what the configuration allows.
+#[map]
+static PREFIXES: LpmTrie<OwnersKey<Ipv4>, Owners> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// The owners of IPv6 prefixes.
+#[map]
+static PREFIXES6: LpmTrie<OwnersKey<Ipv6>, Owners> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Owners for which the tables above have no room.
 #[map]
 static FURTHER_OWNERS: HashMap<FurtherOwnerKey, u8> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
 
-/// Next hops by owner and destination.
+/// Next hops by owner and IPv4 destination.
 #[map]
-static NEXT_HOPS: LpmTrie<NextHopKey, NextHop> = LpmTrie::with_max_entries(1_048_576, BPF_F_NO_PREALLOC);
+static NEXT_HOPS: LpmTrie<NextHopKey<Ipv4>, Neighbour> =
+    LpmTrie::with_max_entries(1_048_576, BPF_F_NO_PREALLOC);
+
+/// Next hops by owner and IPv6 destination.
+#[map]
+static NEXT_HOPS6: LpmTrie<NextHopKey<Ipv6>, Neighbour> =
+    LpmTrie::with_max_entries(1_048_576, BPF_F_NO_PREALLOC);
 
 /// Packets that did not simply pass.
 #[map]
@@ -59,22 +80,41 @@ impl Tables for BpfTables {
     }
 
     #[inline(always)]
-    fn owners(&self, key: &OwnersKey) -> Option<&Owners> {
-        // SAFETY: as above; user space replaces values as a whole.
-        unsafe { OWNERS.get(key) }
-    }
-
-    #[inline(always)]
     fn is_further_owner(&self, key: &FurtherOwnerKey) -> bool {
         FURTHER_OWNERS.get_ptr(key).is_some()
     }
-
-    #[inline(always)]
-    fn next_hop(&self, owner: u32, destination: Ipv4) -> Option<NextHop> {
-        let key = Key::new(NextHopKey::OWNER_BITS + 32, NextHopKey { owner, destination });
-        NEXT_HOPS.get(key).copied()
-    }
 }
+
+/// The length of an address in bits.
+const fn bits<A>() -> u32 {
+    8 * size_of::<A>() as u32
+}
+
+macro_rules! address_tables {
+    ($address:ty, $owners:ident, $prefixes:ident, $next_hops:ident) => {
+        impl AddressTables<$address> for BpfTables {
+            #[inline(always)]
+            fn owners(&self, key: &OwnersKey<$address>) -> Option<&Owners> {
+                // SAFETY: as above; user space replaces values as a whole.
+                unsafe { $owners.get(key) }
+            }
+
+            #[inline(always)]
+            fn owners_by_prefix(&self, key: &OwnersKey<$address>) -> Option<&Owners> {
+                $prefixes.get(Key::new(OwnersKey::<$address>::DOMAIN_BITS + bits::<$address>(), *key))
+            }
+
+            #[inline(always)]
+            fn next_hop(&self, owner: u32, destination: $address) -> Option<&Neighbour> {
+                let length = NextHopKey::<$address>::OWNER_BITS + bits::<$address>();
+                $next_hops.get(Key::new(length, NextHopKey { owner, destination }))
+            }
+        }
+    };
+}
+
+address_tables!(Ipv4, OWNERS, PREFIXES, NEXT_HOPS);
+address_tables!(Ipv6, OWNERS6, PREFIXES6, NEXT_HOPS6);
 
 /// Adds one to a counter of this CPU.
 #[inline(always)]

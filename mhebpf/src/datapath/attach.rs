@@ -15,7 +15,8 @@ use super::{
 };
 
 /// How the programs hang on an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Hook {
     /// TCX where the kernel has it, else clsact.
     Auto,
@@ -54,6 +55,8 @@ struct Attachment {
 
 /// The interfaces that the programs are attached to.
 pub struct Attachments {
+    wanted: Hook,
+    /// The same, or what the kernel turned out to have.
     hook: Hook,
     attached: BTreeMap<u32, Attachment>,
 }
@@ -61,7 +64,7 @@ pub struct Attachments {
 impl Attachments {
     /// Nothing is attached yet.
     pub fn new(hook: Hook) -> Self {
-        Self { hook, attached: BTreeMap::new() }
+        Self { wanted: hook, hook, attached: BTreeMap::new() }
     }
 
     /// The interfaces by ifindex, with the name that each had when the programs were attached.
@@ -72,6 +75,11 @@ impl Attachments {
     /// Whether the programs are on the interface.
     pub fn contains(&self, ifindex: u32) -> bool {
         self.attached.contains_key(&ifindex)
+    }
+
+    /// The hook that was asked for.
+    pub fn wanted_hook(&self) -> Hook {
+        self.wanted
     }
 
     /// The hook that is in use, once something is attached.

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use aya::{EbpfLoader, include_bytes_aligned, programs::SchedClassifier};
+use tracing::debug;
 
 use super::{Counters, Maps};
 
@@ -34,7 +35,14 @@ pub(super) const INGRESS: &str = "mhebpf_ingress";
 ///
 /// When the kernel refuses them; the error carries the verifier's words.
 pub fn load() -> Result<Datapath> {
-    let mut ebpf = EbpfLoader::new().load(OBJECT).context(
+    load_with(1).or_else(|error| {
+        // A kernel without XFRM has no helper to ask for IPsec by.
+        load_with(0).inspect(|_| debug!("this kernel knows no IPsec: {error:#}")).map_err(|_| error)
+    })
+}
+
+fn load_with(xfrm: u8) -> Result<Datapath> {
+    let mut ebpf = EbpfLoader::new().override_global("XFRM", &xfrm, true).load(OBJECT).context(
         "creating the BPF maps (before Linux 5.11 this needs CAP_SYS_RESOURCE: run mhebpf as root)",
     )?;
     let maps = Maps::take(&mut ebpf)?;

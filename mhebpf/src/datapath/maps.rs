@@ -1,14 +1,15 @@
 //! Keeping the maps equal to the [`Tables`] that the host asks for.
 
-use std::hash::Hash;
+mod family;
 
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key},
+    maps::{Array, HashMap, MapData, MapError},
 };
-use mhebpf_ebpf::{FurtherOwnerKey, Iface, NextHop, NextHopKey, Owners, OwnersKey};
+use mhebpf_ebpf::{FurtherOwnerKey, Iface, Ipv4, Ipv6};
 
+use self::family::FamilyMaps;
 use super::raw::Raw;
 use crate::model::Tables;
 
@@ -16,9 +17,9 @@ use crate::model::Tables;
 pub struct Maps {
     ifaces: Array<MapData, Raw<Iface>>,
     ifaces_high: HashMap<MapData, u32, Raw<Iface>>,
-    owners: HashMap<MapData, Raw<OwnersKey>, Raw<Owners>>,
     further_owners: HashMap<MapData, Raw<FurtherOwnerKey>, u8>,
-    next_hops: LpmTrie<MapData, Raw<NextHopKey>, Raw<NextHop>>,
+    ipv4: FamilyMaps<Ipv4>,
+    ipv6: FamilyMaps<Ipv6>,
     written: Tables,
 }
 
@@ -27,9 +28,9 @@ impl Maps {
         Ok(Self {
             ifaces: Array::try_from(take(ebpf, "IFACES")?)?,
             ifaces_high: HashMap::try_from(take(ebpf, "IFACES_HIGH")?)?,
-            owners: HashMap::try_from(take(ebpf, "OWNERS")?)?,
             further_owners: HashMap::try_from(take(ebpf, "FURTHER_OWNERS")?)?,
-            next_hops: LpmTrie::try_from(take(ebpf, "NEXT_HOPS")?)?,
+            ipv4: FamilyMaps::take(ebpf, ["OWNERS", "PREFIXES", "NEXT_HOPS"])?,
+            ipv6: FamilyMaps::take(ebpf, ["OWNERS6", "PREFIXES6", "NEXT_HOPS6"])?,
             written: Tables::default(),
         })
     }
@@ -57,18 +58,8 @@ impl Maps {
                 self.written.further_owners.insert(*key);
             }
         }
-        for (key, owners) in changed(&self.written.owners, &wanted.owners) {
-            let what = "adding a local address";
-            if failures.note(what, self.owners.insert(Raw(key), Raw(owners), 0)) {
-                self.written.owners.insert(key, owners);
-            }
-        }
-        for (key, next_hop) in changed(&self.written.next_hops, &wanted.next_hops) {
-            let what = "adding a next hop";
-            if failures.note(what, self.next_hops.insert(&trie_key(key), Raw(next_hop), 0)) {
-                self.written.next_hops.insert(key, next_hop);
-            }
-        }
+        self.ipv4.add(&mut self.written.ipv4, &wanted.ipv4, &mut failures);
+        self.ipv6.add(&mut self.written.ipv6, &wanted.ipv6, &mut failures);
         for (ifindex, iface) in &wanted.ifaces {
             if self.written.ifaces.get(ifindex) != Some(iface)
                 && failures.note("updating an interface", self.write_iface(*ifindex, *iface))
@@ -88,19 +79,11 @@ impl Maps {
                 self.written.ifaces.remove(&ifindex);
             }
         }
-        for key in missing(self.written.owners.keys(), |key| wanted.owners.contains_key(key)) {
-            if failures.note("removing a local address", removed(self.owners.remove(&Raw(key)))) {
-                self.written.owners.remove(&key);
-            }
-        }
+        self.ipv4.remove(&mut self.written.ipv4, &wanted.ipv4, failures);
+        self.ipv6.remove(&mut self.written.ipv6, &wanted.ipv6, failures);
         for key in missing(self.written.further_owners.iter(), |key| wanted.further_owners.contains(key)) {
             if failures.note("removing an owner", removed(self.further_owners.remove(&Raw(key)))) {
                 self.written.further_owners.remove(&key);
-            }
-        }
-        for key in missing(self.written.next_hops.keys(), |key| wanted.next_hops.contains_key(key)) {
-            if failures.note("removing a next hop", removed(self.next_hops.remove(&trie_key(key)))) {
-                self.written.next_hops.remove(&key);
             }
         }
     }
@@ -126,14 +109,6 @@ pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
     ebpf.take_map(name).with_context(|| format!("the built object has no map {name}"))
 }
 
-fn changed<'a, K: Copy + Eq + Hash, V: Copy + Eq>(
-    written: &std::collections::HashMap<K, V>,
-    wanted: &'a std::collections::HashMap<K, V>,
-) -> Vec<(K, V)> {
-    let differs = |(key, value): &(&'a K, &'a V)| written.get(*key) != Some(*value);
-    wanted.iter().filter(differs).map(|(key, value)| (*key, *value)).collect()
-}
-
 fn missing<'a, K: Copy + 'a>(written: impl Iterator<Item = &'a K>, wanted: impl Fn(&K) -> bool) -> Vec<K> {
     written.filter(|key| !wanted(key)).copied().collect()
 }
@@ -144,10 +119,6 @@ fn removed(result: Result<(), MapError>) -> Result<(), MapError> {
         Err(MapError::KeyNotFound) => Ok(()),
         other => other,
     }
-}
-
-fn trie_key((key, length): (NextHopKey, u8)) -> Key<Raw<NextHopKey>> {
-    Key::new(NextHopKey::OWNER_BITS + u32::from(length), Raw(key))
 }
 
 /// The first failure of a row of writes, and how many there were.

@@ -1,16 +1,29 @@
 //! A snapshot of the links, addresses and routes of a network namespace.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+
+/// The set of addresses outside VRFs; that of a VRF has the index of its device.
+pub const MAIN_DOMAIN: u32 = 0;
+
+/// The routing table outside VRFs (`RT_TABLE_MAIN`).
+pub const MAIN_TABLE: u32 = 254;
 
 /// A network namespace at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Host {
     /// Links by ifindex.
     pub links: BTreeMap<u32, Link>,
-    /// IPv4 addresses in the order of the kernel's dump: primary before secondary ones.
+    /// Addresses in the order of the kernel's dump: primary before secondary ones.
     pub addresses: Vec<Address>,
-    /// IPv4 unicast routes of the main table.
+    /// Unicast routes of the main table and those of VRFs.
     pub routes: Vec<Route>,
+    /// Prefixes that are local though no address says so.
+    pub local_routes: Vec<LocalRoute>,
 }
 
 /// A network device.
@@ -22,8 +35,8 @@ pub struct Link {
     pub name: String,
     /// What the device is.
     pub kind: LinkKind,
-    /// Whether frames on it have an Ethernet header (`ARPHRD_ETHER`).
-    pub ethernet: bool,
+    /// What a frame on it starts with.
+    pub framing: Framing,
     /// The hardware address, where it has six bytes.
     pub mac: Option<[u8; 6]>,
     /// In bytes, without the link layer's header.
@@ -39,9 +52,22 @@ pub struct Link {
     pub link_elsewhere: bool,
     /// `net.ipv4.conf.*.route_localnet` is on.
     pub route_localnet: bool,
+    /// `net.ipv6.conf.*.forwarding` is on: the host is a router there, and says so in its advertisements.
+    pub router: bool,
     /// `net.ipv4.conf.*.rp_filter` is strict (1): a datagram is discarded unless the route to its source
     /// leads back here.
     pub strict_reverse_path: bool,
+}
+
+/// What a frame starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// An Ethernet header (`ARPHRD_ETHER`).
+    Ethernet,
+    /// The header of the network layer: tun, WireGuard, IP tunnels, PPP.
+    Bare,
+    /// Something else, which the programs can't read.
+    Unknown,
 }
 
 /// The kinds of device that ownership and selection tell apart.
@@ -58,20 +84,29 @@ pub enum LinkKind {
     /// A device whose packets cross its ports: bridge, bond, team.
     Aggregate,
     /// A VRF.
-    Vrf,
+    Vrf {
+        /// Its routing table.
+        table: u32,
+    },
+    /// A device whose packets leave the host inside others, or go to a process or virtual machine: tun, tap,
+    /// WireGuard, VXLAN, GRE and the like.
+    Tunnel,
     /// Everything else, physical devices included.
     Other,
 }
 
 impl LinkKind {
-    /// Reads an `IFLA_INFO_KIND`.
+    /// Reads an `IFLA_INFO_KIND`. The table of a VRF is not in it.
     pub fn from_info_kind(kind: &str) -> Self {
         match kind {
-            "dummy" => Self::Dummy,
+            "dummy" | "ifb" | "nlmon" | "vcan" => Self::Dummy,
             "veth" => Self::Veth,
             "vlan" | "macvlan" | "macvtap" | "ipvlan" | "ipvtap" => Self::Stacked,
             "bridge" | "bond" | "team" => Self::Aggregate,
-            "vrf" => Self::Vrf,
+            "vrf" => Self::Vrf { table: MAIN_TABLE },
+            "tun" | "wireguard" | "vxlan" | "geneve" | "bareudp" | "gre" | "gretap" | "erspan" | "ip6gre"
+            | "ip6gretap" | "ip6erspan" | "ipip" | "sit" | "ip6tnl" | "vti" | "vti6" | "xfrm" | "gtp"
+            | "l2tpeth" | "ovpn" | "amt" => Self::Tunnel,
             _ => Self::Other,
         }
     }
@@ -82,56 +117,31 @@ impl LinkKind {
     }
 }
 
-/// An IPv4 address on an interface.
+/// An address on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
     /// The interface that it is configured on.
     pub ifindex: u32,
     /// The local address (`IFA_LOCAL`), never a peer's.
-    pub local: Ipv4Addr,
+    pub local: IpAddr,
     /// The subnet: of the peer where there is one (`IFA_ADDRESS`).
-    pub subnet: Prefix,
+    pub subnet: IpNet,
+    /// Duplicate address detection has not ended, or found a duplicate: it may not be announced.
+    pub tentative: bool,
 }
 
-/// An IPv4 prefix; bits beyond the length are zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Prefix {
-    address: Ipv4Addr,
-    length: u8,
+/// The prefix of `length` bits, or of the whole address if that is less, that holds `address`.
+pub fn prefix(address: IpAddr, length: u8) -> IpNet {
+    IpNet::new(address, length).map_or_else(|_| IpNet::from(address), |prefix| prefix.trunc())
 }
 
-impl Prefix {
-    /// The prefix of `length` bits (32 at most) that holds `address`.
-    pub fn new(address: Ipv4Addr, length: u8) -> Self {
-        let length = length.min(32);
-        Self { address: Ipv4Addr::from_bits(address.to_bits() & Self::mask(length)), length }
-    }
-
-    fn mask(length: u8) -> u32 {
-        u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)
-    }
-
-    /// The first address.
-    pub fn address(self) -> Ipv4Addr {
-        self.address
-    }
-
-    /// In bits, 0 to 32.
-    pub fn length(self) -> u8 {
-        self.length
-    }
-
-    /// Whether `address` is in the prefix.
-    pub fn contains(self, address: Ipv4Addr) -> bool {
-        address.to_bits() & Self::mask(self.length) == self.address.to_bits()
-    }
-}
-
-/// An IPv4 unicast route.
+/// A unicast route.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Route {
+    /// The routing table.
+    pub table: u32,
     /// The destination.
-    pub destination: Prefix,
+    pub destination: IpNet,
     /// Lower ones are preferred.
     pub metric: u32,
     /// One, or several for a multipath route.
@@ -143,8 +153,19 @@ pub struct Route {
 pub struct Hop {
     /// The interface.
     pub ifindex: u32,
-    /// The gateway; `None` when the destination is on-link.
-    pub gateway: Option<Ipv4Addr>,
+    /// The gateway; `None` when the destination is on-link. That of an IPv4 route may be an IPv6 address.
+    pub gateway: Option<IpAddr>,
+}
+
+/// A route of type local: its destinations are the host's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LocalRoute {
+    /// The domain of the routing table: [`MAIN_DOMAIN`] for the tables local and main.
+    pub domain: u32,
+    /// The destinations.
+    pub prefix: IpNet,
+    /// The interface.
+    pub ifindex: u32,
 }
 
 impl Host {
@@ -157,24 +178,66 @@ impl Host {
     pub fn ports_of(&self, master: u32) -> impl Iterator<Item = &Link> {
         self.links.values().filter(move |link| link.master == Some(master))
     }
+
+    /// The set of addresses that those of an interface are compared with: that of the VRF that it is a port of,
+    /// perhaps as a port of a bond, or [`MAIN_DOMAIN`].
+    pub fn domain_of(&self, ifindex: u32) -> u32 {
+        let mut seen = BTreeSet::new();
+        let mut current = self.links.get(&ifindex);
+        while let Some(link) = current.filter(|link| seen.insert(link.index)) {
+            if matches!(link.kind, LinkKind::Vrf { .. }) {
+                return link.index;
+            }
+            current = link.master.and_then(|master| self.links.get(&master));
+        }
+        MAIN_DOMAIN
+    }
+
+    /// The routing table of a domain.
+    pub fn table_of(&self, domain: u32) -> u32 {
+        match self.links.get(&domain).map(|link| link.kind) {
+            Some(LinkKind::Vrf { table }) => table,
+            _ => MAIN_TABLE,
+        }
+    }
+}
+
+/// Whether an address is IPv6 link-local unicast (RFC 4291 section 2.5.6), and so means something on one link
+/// only.
+pub fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if Ipv6Addr::is_unicast_link_local(&address))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::testing::{host, link};
 
     #[test]
-    fn a_prefix_forgets_the_host_bits() {
-        let prefix = Prefix::new(Ipv4Addr::new(192, 168, 0, 100), 21);
-        assert_eq!(prefix.address(), Ipv4Addr::new(192, 168, 0, 0));
-        assert!(prefix.contains(Ipv4Addr::new(192, 168, 7, 255)));
-        assert!(!prefix.contains(Ipv4Addr::new(192, 168, 8, 0)));
+    fn a_prefix_forgets_the_host_bits_and_is_never_longer_than_the_address() {
+        let address = IpAddr::from([192, 168, 0, 100]);
+        assert_eq!(prefix(address, 21).to_string(), "192.168.0.0/21");
+        assert_eq!(prefix(address, 64).to_string(), "192.168.0.100/32");
+        assert_eq!(prefix(address, 0).to_string(), "0.0.0.0/0");
     }
 
     #[test]
-    fn the_default_route_contains_everything() {
-        let default = Prefix::new(Ipv4Addr::UNSPECIFIED, 0);
-        assert!(default.contains(Ipv4Addr::BROADCAST));
-        assert_eq!(default.length(), 0);
+    fn a_port_of_a_bond_in_a_vrf_is_in_its_domain() {
+        let mut port = link(2, LinkKind::Other);
+        port.master = Some(3);
+        let mut bond = link(3, LinkKind::Aggregate);
+        bond.master = Some(9);
+        let host = host([port, bond, link(4, LinkKind::Other), link(9, LinkKind::Vrf { table: 10 })], []);
+        assert_eq!([2, 3, 4, 9].map(|ifindex| host.domain_of(ifindex)), [9, 9, MAIN_DOMAIN, 9]);
+        assert_eq!((host.table_of(9), host.table_of(MAIN_DOMAIN)), (10, MAIN_TABLE));
+    }
+
+    #[test]
+    fn masters_in_a_circle_end() {
+        let mut one = link(2, LinkKind::Aggregate);
+        one.master = Some(3);
+        let mut other = link(3, LinkKind::Aggregate);
+        other.master = Some(2);
+        assert_eq!(host([one, other], []).domain_of(2), MAIN_DOMAIN);
     }
 }

@@ -3,11 +3,13 @@
 pub mod host;
 pub mod next_hops;
 pub mod ownership;
+pub mod policy;
 pub mod select;
 pub mod tables;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use host::{Address, Hop, Host, Link, LinkKind, Prefix, Route};
+pub use host::{Address, Framing, Hop, Host, Link, LinkKind, LocalRoute, Route};
+pub use policy::Policy;
 pub use select::{Selection, Selector};
-pub use tables::{Policy, Tables};
+pub use tables::Tables;

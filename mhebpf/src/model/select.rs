@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use glob::Pattern;
+use ipnet::IpNet;
 
-use super::host::{Host, Link, LinkKind, Prefix};
+use super::host::{Framing, Host, Link, LinkKind, is_link_local};
 
 /// How the operator names the interfaces to enforce.
 #[derive(Clone, Debug)]
@@ -24,26 +25,33 @@ pub struct Selection {
     pub left_out: BTreeMap<u32, &'static str>,
 }
 
-const NOT_ETHERNET: &str = "not an Ethernet device";
+const UNKNOWN_FRAMING: &str = "neither Ethernet nor plain IP is on it";
 const WITHOUT_WIRE: &str = "no packet leaves the host through it";
+const VRF: &str = "a VRF: its ports are the interfaces";
 const PORT: &str = "a port: its bridge, bond or team is the interface";
 const CONTAINER: &str = "its peer is in another network namespace: a container's";
 const INSIDE_BRIDGE: &str = "a bridge without an uplink among its ports";
+const TUNNEL: &str = "a tunnel or tap: say --interface to enforce on it";
+const VIRTUAL_ROUTER: &str = "a VRRP virtual router's, which speaks with its lower device's addresses";
+
+/// The hardware addresses of VRRP virtual routers, for IPv4 and for IPv6 (RFC 5798 section 7.3).
+const VIRTUAL_ROUTER_MACS: [[u8; 5]; 2] = [[0x00, 0x00, 0x5e, 0x00, 0x01], [0x00, 0x00, 0x5e, 0x00, 0x02]];
 
 impl Selector {
     /// Selects among the links of `host`.
     ///
-    /// Matching names take Ethernet devices; of the others they say why not. Uplinks are the Ethernet devices
-    /// through which packets leave the host: neither loopback nor dummy, no port of a bridge, bond or team,
-    /// no bridge between containers, and no veth to another namespace unless the host has nothing else (as in
-    /// a container, where such a veth is the uplink).
+    /// Matching names take every device that a packet can leave by; of the others they say why not. Uplinks are
+    /// the devices through which packets leave the host as they are: neither loopback nor dummy, no port of a
+    /// bridge, bond or team, no bridge between containers, no tunnel, no macvlan of a VRRP virtual router, and no
+    /// veth to another namespace unless the host has nothing else (as in a container, where such a veth is the
+    /// uplink).
     pub fn select(&self, host: &Host) -> Selection {
         let mut selection = Selection::default();
         match self {
             Self::Matching(patterns) => {
                 for link in host.links.values() {
                     if patterns.iter().any(|pattern| pattern.matches(&link.name)) {
-                        selection.decide(link, without_ethernet(link));
+                        selection.decide(link, not_enforceable(link));
                     }
                 }
             }
@@ -81,38 +89,45 @@ impl Selection {
     }
 }
 
-fn without_ethernet(link: &Link) -> Option<&'static str> {
+fn not_enforceable(link: &Link) -> Option<&'static str> {
     if link.kind.is_without_wire() {
         Some(WITHOUT_WIRE)
-    } else if !link.ethernet {
-        Some(NOT_ETHERNET)
+    } else if matches!(link.kind, LinkKind::Vrf { .. }) {
+        Some(VRF)
+    } else if link.framing == Framing::Unknown {
+        Some(UNKNOWN_FRAMING)
     } else {
         None
     }
 }
 
 fn not_an_uplink(host: &Host, link: &Link, has_other_uplinks: bool) -> Option<&'static str> {
-    if let Some(reason) = without_ethernet(link) {
+    if let Some(reason) = not_enforceable(link) {
         return Some(reason);
     }
     let master = link.master.and_then(|master| host.links.get(&master));
-    if master.is_some_and(|master| master.kind != LinkKind::Vrf) {
+    if master.is_some_and(|master| !matches!(master.kind, LinkKind::Vrf { .. })) {
         return Some(PORT);
+    }
+    if link.kind == LinkKind::Tunnel {
+        return Some(TUNNEL);
+    }
+    if link.kind == LinkKind::Stacked && is_virtual_router(link) {
+        return Some(VIRTUAL_ROUTER);
     }
     if is_container_veth(link) {
         return has_other_uplinks.then_some(CONTAINER);
     }
-    let bridges_containers =
-        link.kind == LinkKind::Aggregate && host.ports_of(link.index).all(|port| port.kind == LinkKind::Veth);
+    let faces_inward = |port: &Link| matches!(port.kind, LinkKind::Veth | LinkKind::Tunnel | LinkKind::Dummy);
+    let bridges_containers = link.kind == LinkKind::Aggregate && host.ports_of(link.index).all(faces_inward);
     (bridges_containers && has_other_uplinks).then_some(INSIDE_BRIDGE)
 }
 
 /// Whether the host has a way out that is surely one: a device that is neither a veth nor made of veths.
 fn has_other_uplinks(host: &Host) -> bool {
     host.links.values().any(|link| {
-        link.ethernet
-            && !link.kind.is_without_wire()
-            && !matches!(link.kind, LinkKind::Veth | LinkKind::Aggregate | LinkKind::Vrf)
+        not_enforceable(link).is_none()
+            && !matches!(link.kind, LinkKind::Veth | LinkKind::Aggregate | LinkKind::Tunnel)
     })
 }
 
@@ -120,12 +135,18 @@ fn is_container_veth(link: &Link) -> bool {
     link.kind == LinkKind::Veth && link.link_elsewhere
 }
 
-/// The subnets that more than one Ethernet interface has an address in: where a weak end system hurts.
-pub fn shared_subnets(host: &Host) -> BTreeMap<Prefix, BTreeSet<u32>> {
-    let mut subnets: BTreeMap<Prefix, BTreeSet<u32>> = BTreeMap::new();
+fn is_virtual_router(link: &Link) -> bool {
+    link.mac.is_some_and(|mac| VIRTUAL_ROUTER_MACS.iter().any(|prefix| mac.starts_with(prefix)))
+}
+
+/// The subnets that more than one interface has an address in: where a weak end system hurts. Link-local ones,
+/// which every interface has, are left out.
+pub fn shared_subnets(host: &Host) -> BTreeMap<IpNet, BTreeSet<u32>> {
+    let mut subnets: BTreeMap<IpNet, BTreeSet<u32>> = BTreeMap::new();
     for address in &host.addresses {
-        let on_a_wire = host.links.get(&address.ifindex).is_some_and(|link| without_ethernet(link).is_none());
-        if on_a_wire && address.subnet.length() < 32 {
+        let on_a_wire = host.links.get(&address.ifindex).is_some_and(|link| not_enforceable(link).is_none());
+        let is_subnet = address.subnet.prefix_len() < address.subnet.max_prefix_len();
+        if on_a_wire && is_subnet && !is_link_local(address.local) {
             subnets.entry(address.subnet).or_default().insert(address.ifindex);
         }
     }
@@ -136,7 +157,7 @@ pub fn shared_subnets(host: &Host) -> BTreeMap<Prefix, BTreeSet<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::testing::{address, host, link};
+    use crate::model::testing::{address, host, link, port, stacked};
 
     fn veth_to_elsewhere(index: u32) -> Link {
         Link { link_elsewhere: true, ..link(index, LinkKind::Veth) }
@@ -181,6 +202,28 @@ mod tests {
     }
 
     #[test]
+    fn tunnels_virtual_routers_and_vrfs_are_no_uplinks() {
+        let bare = Link { framing: Framing::Bare, ..link(3, LinkKind::Tunnel) };
+        let virtual_router = Link { mac: Some([0, 0, 0x5e, 0, 1, 51]), ..stacked(5, 2) };
+        let in_vrf = port(8, 7);
+        let links = [
+            link(2, LinkKind::Other),
+            bare,
+            link(4, LinkKind::Tunnel),
+            virtual_router,
+            stacked(6, 2),
+            link(7, LinkKind::Vrf { table: 10 }),
+            in_vrf,
+        ];
+        let host = host(links, []);
+        assert_eq!(uplinks(&host), [2, 6, 8]);
+        let left_out = Selector::Uplinks.select(&host).left_out;
+        assert_eq!([3, 4, 5, 7].map(|index| left_out[&index]), [TUNNEL, TUNNEL, VIRTUAL_ROUTER, VRF]);
+        let all = Selector::Matching(vec![Pattern::new("*").expect("a pattern")]);
+        assert_eq!(all.select(&host).left_out, BTreeMap::from([(7, VRF)]));
+    }
+
+    #[test]
     fn a_bond_is_an_uplink_and_its_ports_are_not() {
         let mut port = link(2, LinkKind::Other);
         port.master = Some(9);
@@ -193,9 +236,11 @@ mod tests {
         let host = host(
             [link(2, LinkKind::Other), link(3, LinkKind::Other), link(4, LinkKind::Other)],
             [
-                address(2, [192, 168, 0, 100], 21),
-                address(3, [192, 168, 0, 101], 21),
-                address(4, [10, 0, 0, 1], 8),
+                address(2, "192.168.0.100/21"),
+                address(3, "192.168.0.101/21"),
+                address(4, "10.0.0.1/8"),
+                address(3, "fe80::3/64"),
+                address(4, "fe80::4/64"),
             ],
         );
         let shared = shared_subnets(&host);

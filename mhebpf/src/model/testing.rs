@@ -1,15 +1,17 @@
 //! Hosts for unit tests.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use super::{Address, Host, Link, LinkKind, Prefix};
+use ipnet::IpNet;
+
+use super::{Address, Framing, Host, Link, LinkKind, host::prefix};
 
 pub(crate) fn link(index: u32, kind: LinkKind) -> Link {
     Link {
         index,
         name: format!("eth{index}"),
         kind,
-        ethernet: kind != LinkKind::Loopback,
+        framing: if kind == LinkKind::Loopback { Framing::Unknown } else { Framing::Ethernet },
         mac: Some([2, 0, 0, 0, 0, index as u8]),
         mtu: 1500,
         up: true,
@@ -17,13 +19,34 @@ pub(crate) fn link(index: u32, kind: LinkKind) -> Link {
         link: None,
         link_elsewhere: false,
         route_localnet: false,
+        router: false,
         strict_reverse_path: false,
     }
 }
 
-pub(crate) fn address(ifindex: u32, local: [u8; 4], length: u8) -> Address {
-    let local = Ipv4Addr::from(local);
-    Address { ifindex, local, subnet: Prefix::new(local, length) }
+/// A device on top of another.
+pub(crate) fn stacked(index: u32, lower: u32) -> Link {
+    Link { link: Some(lower), ..link(index, LinkKind::Stacked) }
+}
+
+/// A port of a bridge, bond, team or VRF.
+pub(crate) fn port(index: u32, master: u32) -> Link {
+    Link { master: Some(master), ..link(index, LinkKind::Other) }
+}
+
+/// An address as it is written for `ip address add`.
+pub(crate) fn address(ifindex: u32, text: &str) -> Address {
+    let with_length: IpNet = text.parse().expect("an address with a prefix length");
+    let local = with_length.addr();
+    Address { ifindex, local, subnet: prefix(local, with_length.prefix_len()), tentative: false }
+}
+
+pub(crate) fn net(text: &str) -> IpNet {
+    text.parse().expect("a prefix")
+}
+
+pub(crate) fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
 }
 
 pub(crate) fn host(
@@ -33,6 +56,6 @@ pub(crate) fn host(
     Host {
         links: links.into_iter().map(|link| (link.index, link)).collect(),
         addresses: addresses.into_iter().collect(),
-        routes: Vec::new(),
+        ..Host::default()
     }
 }

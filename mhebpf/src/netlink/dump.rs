@@ -15,13 +15,22 @@ use rtnetlink::Handle;
 use tracing::debug;
 
 use super::parse;
-use crate::model::{Address, Host, Link, Route};
+use crate::model::{
+    Host, Link, LinkKind,
+    host::{MAIN_DOMAIN, MAIN_TABLE},
+};
 
 /// How often an interrupted dump is tried again before what it gave is taken for a part of the truth.
 const ATTEMPTS: usize = 3;
 
 /// The same for links: what is missing there is taken for gone, so only a whole dump will do.
 const LINK_ATTEMPTS: usize = 50;
+
+/// What is dumped of addresses and routes.
+const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
+
+/// `RT_TABLE_LOCAL`.
+const LOCAL_TABLE: u32 = 255;
 
 /// A connection for dumps, in the namespace of this process.
 pub struct Dumper {
@@ -58,24 +67,27 @@ impl Dumper {
     /// When a dump fails, or that of the links is interrupted by changes each time that it is tried.
     pub async fn snapshot(&mut self) -> Result<Snapshot> {
         let links = self.links().await?;
-        let (mut addresses, exact_addresses) = self.addresses().await?;
-        let (mut routes, exact_routes) = self.routes().await?;
+        let mut host = Host { links, ..Host::default() };
+        let domains = domains_by_table(&host.links);
+        let mut exact = true;
+        for family in FAMILIES {
+            exact &= self.addresses(family, &mut host).await?;
+            exact &= self.routes(family, &domains, &mut host).await?;
+        }
         // An interrupted dump can miss what is there. What was there before stays until a whole dump says
         // otherwise: an address too many passes packets for a moment, one too few would let them go unjudged
         // for as long as the changes go on.
-        if !exact_addresses {
-            add_missing(&mut addresses, &self.last.addresses);
+        if !exact {
+            add_missing(&mut host.addresses, &self.last.addresses);
+            add_missing(&mut host.routes, &self.last.routes);
+            add_missing(&mut host.local_routes, &self.last.local_routes);
         }
-        if !exact_routes {
-            add_missing(&mut routes, &self.last.routes);
-        }
-        let host = Host { links, addresses, routes };
         self.last.clone_from(&host);
-        Ok(Snapshot { host, exact: exact_addresses && exact_routes })
+        Ok(Snapshot { host, exact })
     }
 
     async fn links(&mut self) -> Result<BTreeMap<u32, Link>> {
-        let everywhere = parse::Ipv4Sysctls::read("all");
+        let everywhere = parse::Sysctls::read("all");
         let request = || RouteNetlinkMessage::GetLink(LinkMessage::default());
         let (messages, exact) = self.dump("links", LINK_ATTEMPTS, request).await?;
         if !exact {
@@ -88,34 +100,50 @@ impl Dumper {
         Ok(links.map(|link| (link.index, link)).collect())
     }
 
-    async fn addresses(&mut self) -> Result<(Vec<Address>, bool)> {
+    /// Whether it is exact.
+    async fn addresses(&mut self, family: AddressFamily, host: &mut Host) -> Result<bool> {
         let request = || {
             let mut message = AddressMessage::default();
-            message.header.family = AddressFamily::Inet;
+            message.header.family = family;
             RouteNetlinkMessage::GetAddress(message)
         };
         let (messages, exact) = self.dump("addresses", ATTEMPTS, request).await?;
-        let addresses = messages.iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewAddress(message) => parse::address(message),
+        host.addresses.extend(messages.iter().filter_map(|message| match message {
+            // A kernel without this family answers for all others.
+            RouteNetlinkMessage::NewAddress(message) if message.header.family == family => {
+                parse::address(message)
+            }
             _ => None,
-        });
-        Ok((addresses.collect(), exact))
+        }));
+        Ok(exact)
     }
 
     /// Routes come in the order of their prefixes, and those of equal metric in the order in which the kernel
-    /// tries them.
-    async fn routes(&mut self) -> Result<(Vec<Route>, bool)> {
+    /// tries them. Whether they are exact.
+    async fn routes(
+        &mut self,
+        family: AddressFamily,
+        domains: &BTreeMap<u32, u32>,
+        host: &mut Host,
+    ) -> Result<bool> {
         let request = || {
             let mut message = RouteMessage::default();
-            message.header.address_family = AddressFamily::Inet;
+            message.header.address_family = family;
             RouteNetlinkMessage::GetRoute(message)
         };
         let (messages, exact) = self.dump("routes", ATTEMPTS, request).await?;
-        let routes = messages.iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewRoute(message) => parse::route(message),
-            _ => None,
-        });
-        Ok((routes.collect(), exact))
+        for message in &messages {
+            let RouteNetlinkMessage::NewRoute(message) = message else { continue };
+            if message.header.address_family != family {
+                continue;
+            }
+            match parse::route(message, domains) {
+                Some(parse::AnyRoute::Unicast(route)) => host.routes.push(route),
+                Some(parse::AnyRoute::Local(routes)) => host.local_routes.extend(routes),
+                None => {}
+            }
+        }
+        Ok(exact)
     }
 
     /// Whether what it gives is exact: the last of the attempts was not interrupted.
@@ -156,6 +184,16 @@ impl Dumper {
         }
         Ok((messages, exact))
     }
+}
+
+/// The domains that routing tables belong to. Other tables, those of policy routing and transparent proxies, say
+/// nothing of what is local or near.
+fn domains_by_table(links: &BTreeMap<u32, Link>) -> BTreeMap<u32, u32> {
+    let vrfs = links.values().filter_map(|link| match link.kind {
+        LinkKind::Vrf { table } => Some((table, link.index)),
+        _ => None,
+    });
+    vrfs.chain([(MAIN_TABLE, MAIN_DOMAIN), (LOCAL_TABLE, MAIN_DOMAIN)]).collect()
 }
 
 fn add_missing<T: Clone + Eq + Hash>(dumped: &mut Vec<T>, before: &[T]) {

@@ -11,10 +11,10 @@ use tracing::debug;
 /// Large enough for a burst of 10,000 messages; the default loses them from 256 on.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
-/// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR` and `RTMGRP_IPV4_ROUTE` of `linux/rtnetlink.h`.
-const GROUPS: u32 = 0x1 | 0x10 | 0x40;
+/// `RTMGRP_LINK`, and `IFADDR` and `ROUTE` of IPv4 and IPv6, of `linux/rtnetlink.h`.
+const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 
-/// A subscription to the changes of links, IPv4 addresses and IPv4 routes in the namespace of this process.
+/// A subscription to the changes of links, addresses and routes in the namespace of this process.
 pub struct Events {
     socket: TokioSocket,
 }

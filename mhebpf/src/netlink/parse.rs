@@ -1,26 +1,32 @@
 //! From netlink messages to the model.
 
-use std::{fs, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use netlink_packet_route::{
-    address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+    AddressFamily,
+    address::{AddressAttribute, AddressFlags, AddressMessage},
+    link::{InfoData, InfoVrf, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
     route::{
-        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHopFlags, RouteType,
+        RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RouteProtocol, RouteType,
+        RouteVia,
     },
 };
 
-use crate::model::{Address, Hop, Link, LinkKind, Prefix, Route};
+use crate::model::{Address, Framing, Hop, Link, LinkKind, LocalRoute, Route, host::prefix};
 
 /// `everywhere` are the sysctls of `all`, which are combined with those of the link.
-pub(super) fn link(message: &LinkMessage, everywhere: Ipv4Sysctls) -> Link {
+pub(super) fn link(message: &LinkMessage, everywhere: Sysctls) -> Link {
     let header = &message.header;
     let loopback = header.flags.contains(LinkFlags::Loopback);
     let mut link = Link {
         index: header.index,
         name: String::new(),
         kind: if loopback { LinkKind::Loopback } else { LinkKind::Other },
-        ethernet: header.link_layer_type == LinkLayerType::Ether,
+        framing: framing(header.link_layer_type, header.flags),
         mac: None,
         mtu: 0,
         up: header.flags.contains(LinkFlags::Up) && header.flags.contains(LinkFlags::LowerUp),
@@ -28,6 +34,7 @@ pub(super) fn link(message: &LinkMessage, everywhere: Ipv4Sysctls) -> Link {
         link: None,
         link_elsewhere: false,
         route_localnet: false,
+        router: false,
         strict_reverse_path: false,
     };
     for attribute in &message.attributes {
@@ -39,11 +46,7 @@ pub(super) fn link(message: &LinkMessage, everywhere: Ipv4Sysctls) -> Link {
             LinkAttribute::Link(lower) => link.link = Some(*lower),
             LinkAttribute::LinkNetNsId(_) => link.link_elsewhere = true,
             LinkAttribute::LinkInfo(infos) if !loopback => {
-                for info in infos {
-                    if let LinkInfo::Kind(kind) = info {
-                        link.kind = LinkKind::from_info_kind(&kind.to_string());
-                    }
-                }
+                link.kind = kind(infos);
             }
             _ => {}
         }
@@ -51,40 +54,86 @@ pub(super) fn link(message: &LinkMessage, everywhere: Ipv4Sysctls) -> Link {
     if link.link_elsewhere {
         link.link = None;
     }
-    let own = Ipv4Sysctls::read(&link.name);
+    let own = Sysctls::read(&link.name);
     // `IN_DEV_ORCONF` and `IN_DEV_MAXCONF` of linux/inetdevice.h.
     link.route_localnet = everywhere.route_localnet.max(own.route_localnet) > 0;
+    link.router = own.forwarding > 0;
     link.strict_reverse_path = everywhere.rp_filter.max(own.rp_filter) == 1;
     link
 }
 
-/// Sysctls of `net.ipv4.conf` in the namespace of this process.
-#[derive(Clone, Copy)]
-pub(super) struct Ipv4Sysctls {
-    route_localnet: u32,
-    rp_filter: u32,
+/// GRE devices that may send to several peers have an outer header in front of the packet (`ipgre_header`, Linux
+/// 6.18); with a fixed peer they are point-to-point and have none.
+fn framing(layer: LinkLayerType, flags: LinkFlags) -> Framing {
+    match layer {
+        LinkLayerType::Ether => Framing::Ethernet,
+        LinkLayerType::None
+        | LinkLayerType::Ppp
+        | LinkLayerType::Rawip
+        | LinkLayerType::Tunnel
+        | LinkLayerType::Tunnel6
+        | LinkLayerType::Sit => Framing::Bare,
+        LinkLayerType::Ipgre | LinkLayerType::Ip6gre if flags.contains(LinkFlags::Pointopoint) => {
+            Framing::Bare
+        }
+        _ => Framing::Unknown,
+    }
 }
 
-impl Ipv4Sysctls {
+fn kind(infos: &[LinkInfo]) -> LinkKind {
+    let kind = infos.iter().find_map(|info| match info {
+        LinkInfo::Kind(kind) => Some(LinkKind::from_info_kind(&kind.to_string())),
+        _ => None,
+    });
+    let table = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vrf(attributes)) => {
+            attributes.iter().find_map(|attribute| match attribute {
+                InfoVrf::TableId(table) => Some(*table),
+                _ => None,
+            })
+        }
+        _ => None,
+    });
+    match (kind, table) {
+        (Some(LinkKind::Vrf { .. }), Some(table)) => LinkKind::Vrf { table },
+        (kind, _) => kind.unwrap_or(LinkKind::Other),
+    }
+}
+
+/// Sysctls of `net.ipv4.conf` and `net.ipv6.conf` in the namespace of this process.
+#[derive(Clone, Copy)]
+pub(super) struct Sysctls {
+    route_localnet: u32,
+    rp_filter: u32,
+    forwarding: u32,
+}
+
+impl Sysctls {
     /// Those of an interface, or of `all`. What can't be read counts as 0: an interface that is gone has
     /// none.
     pub(super) fn read(name: &str) -> Self {
-        let read = |key| {
-            fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/{key}"))
+        let read = |family, key| {
+            fs::read_to_string(format!("/proc/sys/net/{family}/conf/{name}/{key}"))
                 .ok()
                 .and_then(|value| value.trim().parse().ok())
                 .unwrap_or(0)
         };
-        Self { route_localnet: read("route_localnet"), rp_filter: read("rp_filter") }
+        Self {
+            route_localnet: read("ipv4", "route_localnet"),
+            rp_filter: read("ipv4", "rp_filter"),
+            forwarding: read("ipv6", "forwarding"),
+        }
     }
 }
 
 pub(super) fn address(message: &AddressMessage) -> Option<Address> {
     let (mut local, mut prefix_address) = (None, None);
+    let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
     for attribute in &message.attributes {
         match attribute {
-            AddressAttribute::Local(IpAddr::V4(address)) => local = Some(*address),
-            AddressAttribute::Address(IpAddr::V4(address)) => prefix_address = Some(*address),
+            AddressAttribute::Local(address) => local = Some(*address),
+            AddressAttribute::Address(address) => prefix_address = Some(*address),
+            AddressAttribute::Flags(all) => flags = *all,
             _ => {}
         }
     }
@@ -93,31 +142,47 @@ pub(super) fn address(message: &AddressMessage) -> Option<Address> {
     Some(Address {
         ifindex: message.header.index,
         local,
-        subnet: Prefix::new(prefix_address.unwrap_or(local), message.header.prefix_len),
+        subnet: prefix(prefix_address.unwrap_or(local), message.header.prefix_len),
+        tentative: flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed),
     })
 }
 
-/// A unicast route of the main table that any packet may take; `None` for all others.
-pub(super) fn route(message: &RouteMessage) -> Option<Route> {
+/// What a route says that matters here.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum AnyRoute {
+    /// Where packets go.
+    Unicast(Route),
+    /// What is the host's own, for each interface that it is routed to.
+    Local(Vec<LocalRoute>),
+}
+
+/// A unicast route that any packet may take, or a local one that does not come of an address, of the tables that
+/// have a domain; `None` for all others.
+pub(super) fn route(message: &RouteMessage, domains: &BTreeMap<u32, u32>) -> Option<AnyRoute> {
     let header = &message.header;
     let table = message.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Table(table) => Some(*table),
         _ => None,
     });
-    if header.kind != RouteType::Unicast
-        || table.unwrap_or(u32::from(header.table)) != u32::from(RouteHeader::RT_TABLE_MAIN)
-        || header.tos != 0
-        || header.flags.contains(RouteFlags::Dead)
-    {
+    let table = table.unwrap_or(u32::from(header.table));
+    let domain = *domains.get(&table)?;
+    if header.tos != 0 || header.flags.contains(RouteFlags::Dead) {
         return None;
     }
-    let mut destination = None;
+    let mut destination = match header.address_family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
     let mut metric = 0;
     let mut oif = None;
     let mut hops = Vec::new();
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = Some(*address),
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = (*address).into(),
+            RouteAttribute::Destination(RouteAddress::Inet6(address)) => destination = (*address).into(),
+            // A route for some sources only (`from`, IPv6 subtrees).
+            RouteAttribute::Source(_) if header.source_prefix_length > 0 => return None,
             RouteAttribute::Priority(priority) => metric = *priority,
             RouteAttribute::Oif(index) => oif = Some(*index),
             RouteAttribute::MultiPath(next_hops) => {
@@ -134,17 +199,29 @@ pub(super) fn route(message: &RouteMessage) -> Option<Route> {
     if let Some(ifindex) = oif {
         hops.extend(hop(ifindex, &message.attributes));
     }
-    let destination =
-        Prefix::new(destination.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED), header.destination_prefix_length);
-    (!hops.is_empty()).then_some(Route { destination, metric, hops })
+    let destination = prefix(destination, header.destination_prefix_length);
+    match header.kind {
+        RouteType::Unicast if !hops.is_empty() => {
+            Some(AnyRoute::Unicast(Route { table, destination, metric, hops }))
+        }
+        // The kernel's own come and go with the addresses, which say the same.
+        RouteType::Local if header.protocol != RouteProtocol::Kernel => {
+            let local = |hop: &Hop| LocalRoute { domain, prefix: destination, ifindex: hop.ifindex };
+            Some(AnyRoute::Local(hops.iter().map(local).collect()))
+        }
+        _ => None,
+    }
 }
 
-/// `None` for next hops that a plain IPv4 neighbour does not describe: an IPv6 gateway, an encapsulation.
+/// `None` for next hops that a plain neighbour does not describe: an encapsulation.
 fn hop(ifindex: u32, attributes: &[RouteAttribute]) -> Option<Hop> {
     let mut gateway = None;
     for attribute in attributes {
         match attribute {
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
+            RouteAttribute::Gateway(RouteAddress::Inet(address))
+            | RouteAttribute::Via(RouteVia::Inet(address)) => gateway = Some(IpAddr::from(*address)),
+            RouteAttribute::Gateway(RouteAddress::Inet6(address))
+            | RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some(IpAddr::from(*address)),
             RouteAttribute::Gateway(_)
             | RouteAttribute::Via(_)
             | RouteAttribute::Encap(_)
@@ -156,67 +233,4 @@ fn hop(ifindex: u32, attributes: &[RouteAttribute]) -> Option<Hop> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use netlink_packet_route::{AddressFamily, route::RouteNextHop};
-
-    use super::*;
-
-    fn route_message(attributes: Vec<RouteAttribute>) -> RouteMessage {
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        message.header.kind = RouteType::Unicast;
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
-        message.attributes = attributes;
-        message
-    }
-
-    fn gateway(octets: [u8; 4]) -> RouteAttribute {
-        RouteAttribute::Gateway(RouteAddress::Inet(Ipv4Addr::from(octets)))
-    }
-
-    #[test]
-    fn a_default_route_has_no_destination_attribute() {
-        let parsed = route(&route_message(vec![RouteAttribute::Oif(2), gateway([10, 0, 0, 1])]));
-        assert_eq!(
-            parsed,
-            Some(Route {
-                destination: Prefix::new(Ipv4Addr::UNSPECIFIED, 0),
-                metric: 0,
-                hops: vec![Hop { ifindex: 2, gateway: Some(Ipv4Addr::new(10, 0, 0, 1)) }],
-            })
-        );
-    }
-
-    #[test]
-    fn the_table_attribute_counts_more_than_the_header() {
-        assert_eq!(route(&route_message(vec![RouteAttribute::Oif(2), RouteAttribute::Table(1000)])), None);
-    }
-
-    #[test]
-    fn a_dead_hop_of_a_multipath_route_is_left_out() {
-        let mut alive = RouteNextHop::default();
-        alive.interface_index = 2;
-        let mut dead = RouteNextHop::default();
-        dead.interface_index = 3;
-        dead.flags = RouteNextHopFlags::Dead;
-        let parsed =
-            route(&route_message(vec![RouteAttribute::MultiPath(vec![alive, dead])])).expect("a route");
-        assert_eq!(parsed.hops, [Hop { ifindex: 2, gateway: None }]);
-    }
-
-    #[test]
-    fn the_local_address_is_never_the_peer() {
-        let mut message = AddressMessage::default();
-        message.header.index = 2;
-        message.header.prefix_len = 32;
-        message.attributes = vec![
-            AddressAttribute::Address(IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1))),
-            AddressAttribute::Local(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1))),
-        ];
-        let parsed = address(&message).expect("an address");
-        assert_eq!(parsed.local, Ipv4Addr::new(10, 0, 0, 1));
-        assert_eq!(parsed.subnet, Prefix::new(Ipv4Addr::new(10, 9, 0, 1), 32));
-    }
-}
+mod tests;

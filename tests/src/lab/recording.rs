@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Result;
@@ -55,12 +55,23 @@ impl<'lab> Recording<'lab> {
     /// # Errors
     ///
     /// When none comes in time, with what came instead.
-    pub fn wait_from_host(
+    pub fn wait_from_host(&self, what: &str, wanted: impl FnMut(&Captured) -> bool) -> Result<Arc<Captured>> {
+        self.wait_from_host_within(PATIENCE, what, wanted)
+    }
+
+    /// The same for a question that is asked again: kernels before TCX take an interface's queue away for a moment while a
+    /// clsact qdisc comes or goes, and an answer that is sent in that moment is lost.
+    ///
+    /// # Errors
+    ///
+    /// When none comes in time, with what came instead.
+    pub fn wait_from_host_within(
         &self,
+        limit: Duration,
         what: &str,
         mut wanted: impl FnMut(&Captured) -> bool,
     ) -> Result<Arc<Captured>> {
-        self.lab.capture.wait_for(self.start, what, PATIENCE, |frame| frame.from_host && wanted(frame))
+        self.lab.capture.wait_for(self.start, what, limit, |frame| frame.from_host && wanted(frame))
     }
 
     /// Waits for an IPv4 datagram from the host with this source address.

@@ -3,6 +3,11 @@
 use super::{Cb, Counts, DROP, PASS, REDIRECT, Ran};
 use crate::oracle::{Action, Crossing, Host, Verdict};
 
+/// How much of a datagram that is too large is quoted to its sender.
+const QUOTED_BY_ICMP: usize = 68;
+/// The same for IPv6.
+const QUOTED_BY_ICMPV6: usize = 96;
+
 /// What running the program on this packet must give, but for the mark that a redirect leaves, and what it is
 /// to add to the counters.
 pub(crate) fn answer(host: &Host, crossing: &Crossing, cb: Cb, verdict: Verdict, counts: &mut Counts) -> Ran {
@@ -16,7 +21,7 @@ pub(crate) fn answer(host: &Host, crossing: &Crossing, cb: Cb, verdict: Verdict,
         Action::Drop => DROP,
         Action::SendBy { owner, .. } if is_too_big(host, crossing, owner, content) => {
             reason = "too_big";
-            frame = fragmentation_needed(host, owner, &frame[content..]);
+            frame = too_big(host, owner, &frame, content);
             REDIRECT
         }
         Action::SendBy { .. } => {
@@ -24,8 +29,13 @@ pub(crate) fn answer(host: &Host, crossing: &Crossing, cb: Cb, verdict: Verdict,
             frame.drain(12..content - 2);
             REDIRECT
         }
-        Action::SendToGroupBy { source, .. } => {
-            frame[6..12].copy_from_slice(&source);
+        Action::SendToGroupBy { owner, source } => {
+            if is_ethernet(host, owner) {
+                frame[6..12].copy_from_slice(&source);
+            } else {
+                // The kernel takes the Ethernet header off, but no tags.
+                frame.drain(12..content - 2);
+            }
             REDIRECT
         }
         Action::AskAs(sender) => {
@@ -45,22 +55,48 @@ fn is_too_big(host: &Host, crossing: &Crossing, owner: u32, content: usize) -> b
     mtu(owner) < mtu(crossing.interface) && length > mtu(owner) as usize
 }
 
+fn is_ethernet(host: &Host, owner: u32) -> bool {
+    host.interface(owner).is_none_or(|owner| owner.kind.is_ethernet())
+}
+
 /// Where what is judged starts in a frame: behind the Ethernet header and the tags.
 fn offset_of_content(frame: &[u8]) -> usize {
     let is_tag = |bytes: &&[u8]| matches!(bytes, [0x81, 0x00, ..] | [0x88, 0xa8, ..]);
     14 + 4 * frame[12..].chunks(4).take_while(is_tag).count()
 }
 
-/// The ICMP message for a datagram that is too large for its owner (RFC 792, RFC 1191), as it arrives there.
-fn fragmentation_needed(host: &Host, owner: u32, datagram: &[u8]) -> Vec<u8> {
+/// The message for a datagram that is too large for its owner, as it arrives there.
+fn too_big(host: &Host, owner: u32, frame: &[u8], content: usize) -> Vec<u8> {
     let (mac, mtu) = host.interface(owner).map_or(([0; 6], 0), |owner| (owner.mac, owner.mtu));
+    // Where the owner has no Ethernet header the kernel takes off the one that the packet had.
+    let macs = if is_ethernet(host, owner) { [mac, mac].concat() } else { frame[..12].to_vec() };
+    let message = match frame[content] >> 4 {
+        4 => fragmentation_needed(mtu, &frame[content..]),
+        _ => packet_too_big(mtu, &frame[content..]),
+    };
+    [&macs, &frame[content - 2..content], &message].concat()
+}
+
+/// "Fragmentation needed" of RFC 792 and RFC 1191.
+fn fragmentation_needed(mtu: u32, datagram: &[u8]) -> Vec<u8> {
     let [_, _, mtu_high, mtu_low] = mtu.to_be_bytes();
-    let quoted = &datagram[..68];
+    let quoted = &datagram[..QUOTED_BY_ICMP];
     let icmp = [&[3, 4, 0, 0, 0, 0, mtu_high, mtu_low][..], quoted].concat();
     let length = 20 + icmp.len() as u8;
     let (source, destination) = (&datagram[12..16], &datagram[16..20]);
     let ip = [&[0x45, 0, 0, length, 0, 0, 0, 0, 64, 1, 0, 0][..], destination, source].concat();
-    [&mac[..], &mac, &[0x08, 0x00], &with_checksum(ip, 10), &with_checksum(icmp, 2)].concat()
+    [with_checksum(ip, 10), with_checksum(icmp, 2)].concat()
+}
+
+/// "Packet too big" of RFC 4443 section 3.2.
+fn packet_too_big(mtu: u32, datagram: &[u8]) -> Vec<u8> {
+    let icmp = [&[2, 0, 0, 0][..], &mtu.to_be_bytes(), &datagram[..QUOTED_BY_ICMPV6]].concat();
+    let length = icmp.len() as u8;
+    let addresses = [&datagram[24..40], &datagram[8..24]].concat();
+    // The checksum covers a pseudo-header (RFC 8200 section 8.1).
+    let pseudo_header = [&addresses[..], &[0, 0, 0, length, 0, 0, 0, 58]].concat();
+    let covered = with_checksum([pseudo_header, icmp].concat(), 40 + 2);
+    [&[0x60, 0, 0, 0, 0, length, 58, 64][..], &addresses, &covered[40..]].concat()
 }
 
 /// Fills in the checksum of RFC 1071.

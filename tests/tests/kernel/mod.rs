@@ -7,6 +7,7 @@
 //! - a frame that is not linear (`data_end`): EINVAL. All bytes are within reach here without
 //!   `bpf_skb_pull_data`;
 //! - a frame that is too short for itself ([`is_too_short`]): EINVAL;
+//! - a packet without an Ethernet header, or one that came out of IPsec: the pure decision is tested with both;
 //! - the packet's route. Nor is a redirect carried out: the answer is that there would be one, not where to.
 
 mod answer;
@@ -19,11 +20,11 @@ use aya::{
     TestRunOptions,
     programs::{ProgramError, TestRun as _},
 };
-use mhebpf::{
-    datapath::{Datapath, load},
-    model::Tables,
+use mhebpf::datapath::{Datapath, load};
+use mhebpf_tests::{
+    NetNs,
+    features::{self, Feature},
 };
-use mhebpf_tests::NetNs;
 
 use answer::answer;
 pub(crate) use trial::Trial;
@@ -31,6 +32,7 @@ pub(crate) use trial::Trial;
 use crate::{
     oracle::{Crossing, Direction},
     random::hosts::INDICES,
+    subject::Tables,
 };
 
 /// `TC_ACT_UNSPEC`: the packet goes on to the next program.
@@ -46,6 +48,8 @@ pub(crate) type Counts = BTreeMap<(u32, Direction, &'static str, &'static str, b
 /// The loaded programs, in a network namespace where all the interfaces of random hosts exist.
 pub(crate) struct Kernel {
     datapath: Datapath,
+    /// Whether a test can say by which interface a packet has arrived.
+    pub(crate) knows_arrival: bool,
 }
 
 /// `skb->cb`, as far as programs see it.
@@ -77,7 +81,8 @@ pub(crate) fn with_kernel(test: impl FnOnce(&mut Kernel) -> Result<()> + Send) -
     }
     namespace.ip_batch(&links)?;
     // The programs are only ever run from this thread: interfaces are looked up in its namespace.
-    namespace.run(|| test(&mut Kernel { datapath: load()? }))
+    let knows_arrival = features::has(Feature::TestRunIngressIfindex)?;
+    namespace.run(|| test(&mut Kernel { datapath: load()?, knows_arrival }))
 }
 
 /// Whether `bpf_prog_test_run_skb` refuses such a frame: one without a whole Ethernet header, or with less
@@ -113,16 +118,16 @@ impl Kernel {
         gso_size: u32,
     ) -> Result<io::Result<Ran>> {
         let mut context = [0; SIZE];
-        // A packet that arrives has come in by the interface that it crosses.
-        let came_in_by =
-            if crossing.arrived || crossing.direction == Direction::Ingress { crossing.interface } else { 0 };
+        // A packet that arrives has come in by the interface that it crosses, which the ingress program need not look at.
+        let arrives = self.knows_arrival && crossing.direction == Direction::Ingress;
+        let came_in_by = if crossing.arrived || arrives { crossing.interface } else { 0 };
         context[INGRESS_IFINDEX..][..4].copy_from_slice(&came_in_by.to_ne_bytes());
         context[IFINDEX..][..4].copy_from_slice(&crossing.interface.to_ne_bytes());
         context[CB..][..cb.len()].copy_from_slice(&cb);
         context[GSO_SIZE..][..4].copy_from_slice(&gso_size.to_ne_bytes());
         let mut context_after = [0; SIZE];
         // An ICMP message in its place can be longer.
-        let mut frame = vec![0; crossing.frame.len().max(128)];
+        let mut frame = vec![0; crossing.frame.len().max(256)];
         let options = TestRunOptions {
             data_in: Some(&crossing.frame),
             data_out: Some(&mut frame),

@@ -1,12 +1,11 @@
 //! The programs, the pure decision and the oracle, side by side on the same packets.
 
 use anyhow::{Context as _, Result, ensure};
-use mhebpf::model::Tables;
 
 use super::{Cb, Counts, Kernel, REDIRECT, answer, is_too_short};
 use crate::{
     oracle::{Crossing, Host, Verdict, judge},
-    subject,
+    subject::{self, Tables},
 };
 
 /// Runs the programs on packets of one host, and adds up what they must count.
@@ -32,12 +31,18 @@ impl<'a> Trial<'a> {
         self.run_unless_refused(crossing, cb)?.with_context(|| format!("the kernel refuses {crossing:?}"))
     }
 
-    /// The same for packets that may be too short for the kernel to run any program on them: those have no
-    /// verdict.
+    /// The same for packets that may be too short for the kernel to run any program on them, or have no
+    /// Ethernet header: those have no verdict.
     pub(crate) fn run_unless_refused(&mut self, crossing: &Crossing, cb: Cb) -> Result<Option<Verdict>> {
         let expected = judge(&self.host, crossing);
         let decided = subject::verdict(&self.tables, crossing);
         ensure!(decided == expected, "decided {decided:?} instead of {expected:?} on {crossing:?}");
+        if self.host.interface(crossing.interface).is_some_and(|interface| !interface.kind.is_ethernet()) {
+            return Ok(None);
+        }
+        if crossing.arrived && !self.kernel.knows_arrival {
+            return Ok(None);
+        }
         let mut ran = match self.kernel.run(crossing, cb)? {
             Ok(ran) => ran,
             Err(refusal) => {

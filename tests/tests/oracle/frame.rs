@@ -1,12 +1,12 @@
 //! Reading a frame by hand.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What of a frame is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// An IPv4 datagram (RFC 791).
-    Ipv4 { source: Ipv4Addr, destination: Ipv4Addr },
+    /// A datagram of IPv4 (RFC 791) or IPv6 (RFC 8200).
+    Ip { source: IpAddr, destination: IpAddr, discovery: Option<Discovery> },
     /// An ARP packet for IPv4 over Ethernet (RFC 826).
     Arp { operation: Operation, sender: Ipv4Addr, target: Ipv4Addr },
 }
@@ -16,6 +16,13 @@ pub(crate) enum Content {
 pub(crate) enum Operation {
     Request,
     Reply,
+}
+
+/// What a datagram says about a neighbour (RFC 4861).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Discovery {
+    Solicitation { target: Ipv6Addr },
+    Advertisement { target: Ipv6Addr },
 }
 
 /// How many tags may stand in a frame.
@@ -38,9 +45,14 @@ pub(crate) fn read(frame: &[u8], tag_beside: u16) -> Option<Content> {
         protocol = number(rest, 2)?;
         rest = &rest[4..];
     }
+    if protocol == 0x0806 { arp(rest) } else { read_bare(rest, protocol) }
+}
+
+/// Reads a packet that has no header before that of IP, of a protocol that is known from elsewhere.
+pub(crate) fn read_bare(packet: &[u8], protocol: u16) -> Option<Content> {
     match protocol {
-        0x0800 => ipv4(rest),
-        0x0806 => arp(rest),
+        0x0800 => ipv4(packet),
+        0x86dd => ipv6(packet),
         _ => None,
     }
 }
@@ -51,7 +63,30 @@ fn ipv4(bytes: &[u8]) -> Option<Content> {
     if version != 4 || words_of_header < 5 || bytes.len() < 20 {
         return None;
     }
-    Some(Content::Ipv4 { source: address(bytes, 12)?, destination: address(bytes, 16)? })
+    let [source, destination] = [address(bytes, 12)?, address(bytes, 16)?];
+    Some(Content::Ip { source: source.into(), destination: destination.into(), discovery: None })
+}
+
+fn ipv6(bytes: &[u8]) -> Option<Content> {
+    if bytes.first()? / 16 != 6 || bytes.len() < 40 {
+        return None;
+    }
+    let [source, destination] = [address6(bytes, 8)?, address6(bytes, 24)?];
+    Some(Content::Ip {
+        source: source.into(),
+        destination: destination.into(),
+        // Behind an extension header it is not looked for, and a node must not listen to it (RFC 6980).
+        discovery: if bytes[6] == 58 { discovery(&bytes[40..]) } else { None },
+    })
+}
+
+fn discovery(icmp: &[u8]) -> Option<Discovery> {
+    let target = address6(icmp, 8)?;
+    match icmp[0] {
+        135 => Some(Discovery::Solicitation { target }),
+        136 => Some(Discovery::Advertisement { target }),
+        _ => None,
+    }
 }
 
 fn arp(bytes: &[u8]) -> Option<Content> {
@@ -82,4 +117,12 @@ fn address(bytes: &[u8], at: usize) -> Option<Ipv4Addr> {
         [a, b, c, d] => Some(Ipv4Addr::new(*a, *b, *c, *d)),
         _ => None,
     }
+}
+
+fn address6(bytes: &[u8], at: usize) -> Option<Ipv6Addr> {
+    let mut groups = [0; 8];
+    for (position, group) in groups.iter_mut().enumerate() {
+        *group = number(bytes, at + 2 * position)?;
+    }
+    Some(Ipv6Addr::from(groups))
 }

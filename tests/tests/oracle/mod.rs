@@ -6,13 +6,20 @@
 //! slow, and easy to check against RFC 1122 section 3.3.4.2 and the documented behaviour.
 //!
 //! Two limits of the programs are part of what they promise, and therefore of the oracle: an interface speaks
-//! with one of its own addresses in at most eight subnets (the hosts of [`crate::random`] stay below that),
-//! and a packet is redirected to one of the first four owners of its source.
+//! with one of its own IPv4 addresses in at most eight subnets (the hosts of [`crate::random`] stay below
+//! that), and a packet is redirected to one of the first four owners of its source.
 
 pub(crate) mod example;
 pub(crate) mod frame;
 pub(crate) mod host;
+mod next_hop;
+pub(crate) mod owners;
+mod policy;
+mod prefix;
+mod redirect;
 mod verdict;
 
-pub(crate) use host::{Address, Hop, Host, Interface, Kind, Mode, Policy, Receive, Route, Unknown};
+pub(crate) use host::{Address, Hop, Host, Interface, Kind, LocalRoute, Route};
+pub(crate) use policy::{Announce, Policy, Receive, Send, Unknown};
+pub(crate) use prefix::Prefix;
 pub(crate) use verdict::{Action, Crossing, Direction, Verdict, judge};

@@ -3,8 +3,13 @@
 //! Strategies of proptest: what fails is shrunk. `PROPTEST_CASES` sets the number of cases. A failure names
 //! its seed, with which it is had again; nothing is left on disk.
 
+mod addresses;
+mod entropy;
 pub(crate) mod hosts;
+mod interfaces;
+mod landmarks;
 pub(crate) mod packets;
+mod routes;
 
 use std::{
     env,
@@ -17,7 +22,9 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestError, TestRunner},
 };
 
+pub(crate) use entropy::Generator;
 pub(crate) use hosts::hosts;
+pub(crate) use landmarks::Landmarks;
 pub(crate) use packets::packets;
 
 /// The default one takes most of the time where dependencies are not optimised.

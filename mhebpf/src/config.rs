@@ -1,0 +1,220 @@
+//! The configuration file.
+
+use std::{
+    fmt, fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use glob::Pattern;
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, de};
+
+use crate::{
+    cli::{AnnouncePolicy, Mode, ReceivePolicy, SendPolicy, UnknownPolicy, parse_duration},
+    datapath::Hook,
+};
+
+/// Where it is looked for when nobody says.
+pub const DEFAULT_PATH: &str = "/etc/mhebpf.toml";
+
+/// The contents of a configuration file: defaults, and tables for some interfaces.
+///
+/// Each key of the first level is an option of `mhebpf run` too, which counts more.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// Enforce on every uplink.
+    pub all: Option<bool>,
+    /// Enforce on interfaces with such names.
+    pub interfaces: Option<Vec<Glob>>,
+    /// `--mode`
+    pub mode: Option<Mode>,
+    /// `--receive`
+    pub receive: Option<ReceivePolicy>,
+    /// `--announce`
+    pub announce: Option<AnnouncePolicy>,
+    /// `--unknown`
+    pub unknown: Option<UnknownPolicy>,
+    /// `--no-announce`
+    pub no_announce: Option<bool>,
+    /// `--for`
+    #[serde(rename = "for", deserialize_with = "duration")]
+    pub run_for: Option<Duration>,
+    /// `--hook`
+    pub hook: Option<Hook>,
+    /// What is different on some interfaces. Where several tables match, the last that says something counts;
+    /// what they allow adds up.
+    pub interface: Vec<InterfaceTable>,
+}
+
+/// What is different on the interfaces whose name matches.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InterfaceTable {
+    /// The names.
+    pub name: Glob,
+    /// What happens to a packet with another interface's source.
+    pub send: Option<SendPolicy>,
+    /// What happens to a datagram for another interface's address.
+    pub receive: Option<ReceivePolicy>,
+    /// Whether ARP and NDP are held to the interface's own addresses.
+    pub announce: Option<AnnouncePolicy>,
+    /// What happens to a packet of local origin with a foreign source.
+    pub unknown: Option<UnknownPolicy>,
+    /// Prefixes in which the interface is an owner too.
+    #[serde(default)]
+    pub allow: Vec<IpNetOrAddress>,
+}
+
+/// A pattern of names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glob(pub Pattern);
+
+impl<'de> Deserialize<'de> for Glob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Pattern::new(&text).map(Self).map_err(|error| {
+            de::Error::custom(format!("`{text}` is no pattern of interface names, such as \"eth*\": {error}"))
+        })
+    }
+}
+
+/// A prefix, or one address as a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IpNetOrAddress(pub IpNet);
+
+impl<'de> Deserialize<'de> for IpNetOrAddress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        net.map(|net| Self(net.trunc())).map_err(|_| {
+            de::Error::custom(format!(
+                "`{text}` is no prefix, such as \"203.0.113.0/24\" or \"2001:db8::/32\""
+            ))
+        })
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).map(Some).map_err(|error| de::Error::custom(format!("`{text}`: {error}")))
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be read or understood; the message names the line and the key.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("reading the configuration file {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("the configuration file {}", path.display()))
+    }
+
+    /// Understands the text of a file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::read`].
+    pub fn parse(text: &str) -> Result<Self> {
+        let config: Self = toml::from_str(text)?;
+        if config.all == Some(true) && config.interfaces.is_some() {
+            bail!("the keys `all` and `interfaces` exclude each other: leave one out");
+        }
+        if config.interfaces.as_ref().is_some_and(Vec::is_empty) {
+            bail!("the key `interfaces` names none: say at least one pattern, or leave it out");
+        }
+        Ok(config)
+    }
+}
+
+/// Which file is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The one that was named: it must be there.
+    Named(PathBuf),
+    /// [`DEFAULT_PATH`], if it is there.
+    Default,
+}
+
+impl Source {
+    /// Reads the file; `None` when there is none and none was asked for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::read`].
+    pub fn read(&self) -> Result<Option<Config>> {
+        match self {
+            Self::Named(path) => Config::read(path).map(Some),
+            Self::Default => match fs::metadata(DEFAULT_PATH) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                _ => Config::read(Path::new(DEFAULT_PATH)).map(Some),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(path) => path.display().fmt(f),
+            Self::Default => f.write_str(DEFAULT_PATH),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = r#"
+        interfaces = ["eth*"]
+        mode = "drop"
+        for = "10m"
+        no-announce = true
+
+        [[interface]]
+        name = "eth0"
+        receive = "off"
+        allow = ["203.0.113.0/24", "2001:db8::1"]
+    "#;
+
+    #[test]
+    fn every_key_is_read() {
+        let config = Config::parse(EXAMPLE).expect("a configuration");
+        assert_eq!(config.mode, Some(Mode::Drop));
+        assert_eq!((config.run_for, config.no_announce), (Some(Duration::from_secs(600)), Some(true)));
+        let table = &config.interface[0];
+        assert_eq!((table.receive, table.send), (Some(ReceivePolicy::Off), None));
+        let allow: Vec<String> = table.allow.iter().map(|net| net.0.to_string()).collect();
+        assert_eq!(allow, ["203.0.113.0/24", "2001:db8::1/128"]);
+    }
+
+    #[test]
+    fn an_empty_file_says_nothing() {
+        assert_eq!(Config::parse("").expect("a configuration"), Config::default());
+    }
+
+    #[test]
+    fn a_mistake_is_found_by_its_line_and_key() {
+        for (text, expected) in [
+            ("mode = \"drop\"\nrecieve = \"off\"", ["line 2", "recieve"]),
+            ("\n\nmode = \"dorp\"", ["line 3", "dorp"]),
+            ("[[interface]]\nname = \"eth0\"\nallow = [\"10.0.0.0/33\"]", ["line 3", "10.0.0.0/33"]),
+            ("[[interface]]\nname = \"eth0\"\nmode = \"drop\"", ["line 3", "mode"]),
+            ("[[interface]]\nsend = \"drop\"", ["line 1", "name"]),
+            ("interfaces = [\"eth[\"]", ["line 1", "eth["]),
+            ("for = \"10d\"", ["line 1", "10d"]),
+            ("all = true\ninterfaces = [\"eth0\"]", ["all", "interfaces"]),
+            ("interfaces = []", ["interfaces", "none"]),
+            ("mode = \"drop", ["line 1", "mode"]),
+        ] {
+            let error = format!("{:#}", Config::parse(text).expect_err(text));
+            assert!(expected.iter().all(|part| error.contains(part)), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! When the host is looked at again.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::Instant;
+use tracing::warn;
+
+/// How long to wait before a failed synchronisation is tried again: at first, and at most.
+pub(super) const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(32));
+
+/// How far a synchronisation came.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The tables are those of the host at one moment.
+    InStep,
+    /// The host changed all the while: once more, soon.
+    Behind,
+}
+
+/// When a synchronisation is tried again: after a failure, later each time.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    failures: u32,
+    retry_at: Option<Instant>,
+}
+
+impl Pace {
+    pub(super) fn note(&mut self, result: Result<Outcome>) {
+        let error = match result {
+            Ok(outcome) => {
+                let retry_at = matches!(outcome, Outcome::Behind).then(Instant::now);
+                *self = Self { failures: 0, retry_at };
+                return;
+            }
+            Err(error) => error,
+        };
+        let (first, most) = RETRY;
+        let delay = first.saturating_mul(1 << self.failures.min(16)).min(most);
+        warn!("{error:#}; trying again in {}s", delay.as_secs());
+        self.failures += 1;
+        self.retry_at = Some(Instant::now() + delay);
+    }
+
+    pub(super) async fn retry(&self) {
+        match self.retry_at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+}

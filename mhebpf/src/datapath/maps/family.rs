@@ -1,0 +1,137 @@
+//! The maps of one address family.
+
+use std::{collections::HashMap, hash::Hash};
+
+use anyhow::Result;
+use aya::{
+    Ebpf,
+    maps::{self, LpmTrie, MapData, MapError, lpm_trie::Key},
+};
+use mhebpf_ebpf::{Ipv4, Ipv6, Neighbour, NextHopKey, Owners, OwnersKey};
+
+use super::{Failures, missing, removed, take};
+use crate::{
+    datapath::raw::Raw,
+    model::tables::{FamilyTables, WireAddress},
+};
+
+/// An address that keys of the maps are made of.
+pub(super) trait MapAddress: WireAddress {
+    /// [`OwnersKey`] of this family as bytes.
+    type OwnersKey: aya::Pod;
+    /// [`NextHopKey`] of this family as bytes.
+    type NextHopKey: aya::Pod;
+
+    /// As bytes.
+    fn owners_key(key: OwnersKey<Self>) -> Self::OwnersKey;
+    /// As bytes.
+    fn next_hop_key(key: NextHopKey<Self>) -> Self::NextHopKey;
+}
+
+macro_rules! map_address {
+    ($($address:ty),+) => {$(
+        impl MapAddress for $address {
+            type OwnersKey = Raw<OwnersKey<Self>>;
+            type NextHopKey = Raw<NextHopKey<Self>>;
+
+            fn owners_key(key: OwnersKey<Self>) -> Self::OwnersKey {
+                Raw(key)
+            }
+
+            fn next_hop_key(key: NextHopKey<Self>) -> Self::NextHopKey {
+                Raw(key)
+            }
+        }
+    )+};
+}
+
+map_address!(Ipv4, Ipv6);
+
+/// The maps of one address family.
+pub(super) struct FamilyMaps<A: MapAddress> {
+    owners: maps::HashMap<MapData, A::OwnersKey, Raw<Owners>>,
+    prefixes: LpmTrie<MapData, A::OwnersKey, Raw<Owners>>,
+    next_hops: LpmTrie<MapData, A::NextHopKey, Raw<Neighbour>>,
+}
+
+impl<A: MapAddress> FamilyMaps<A> {
+    pub(super) fn take(ebpf: &mut Ebpf, [owners, prefixes, next_hops]: [&str; 3]) -> Result<Self> {
+        Ok(Self {
+            owners: maps::HashMap::try_from(take(ebpf, owners)?)?,
+            prefixes: LpmTrie::try_from(take(ebpf, prefixes)?)?,
+            next_hops: LpmTrie::try_from(take(ebpf, next_hops)?)?,
+        })
+    }
+
+    /// Writes what is new or different.
+    pub(super) fn add(
+        &mut self,
+        written: &mut FamilyTables<A>,
+        wanted: &FamilyTables<A>,
+        failures: &mut Failures,
+    ) {
+        add(&mut written.owners, &wanted.owners, failures, "adding a local address", |key, owners| {
+            self.owners.insert(A::owners_key(key), Raw(owners), 0)
+        });
+        add(&mut written.prefixes, &wanted.prefixes, failures, "adding a local prefix", |key, owners| {
+            self.prefixes.insert(&prefix_key(key), Raw(owners), 0)
+        });
+        add(&mut written.next_hops, &wanted.next_hops, failures, "adding a next hop", |key, neighbour| {
+            self.next_hops.insert(&next_hop_key(key), Raw(neighbour), 0)
+        });
+    }
+
+    /// Removes what is no longer wanted.
+    pub(super) fn remove(
+        &mut self,
+        written: &mut FamilyTables<A>,
+        wanted: &FamilyTables<A>,
+        failures: &mut Failures,
+    ) {
+        remove(&mut written.owners, &wanted.owners, failures, "removing a local address", |key| {
+            self.owners.remove(&A::owners_key(key))
+        });
+        remove(&mut written.prefixes, &wanted.prefixes, failures, "removing a local prefix", |key| {
+            self.prefixes.remove(&prefix_key(key))
+        });
+        remove(&mut written.next_hops, &wanted.next_hops, failures, "removing a next hop", |key| {
+            self.next_hops.remove(&next_hop_key(key))
+        });
+    }
+}
+
+fn add<K: Copy + Eq + Hash, V: Copy + Eq>(
+    written: &mut HashMap<K, V>,
+    wanted: &HashMap<K, V>,
+    failures: &mut Failures,
+    what: &'static str,
+    mut insert: impl FnMut(K, V) -> Result<(), MapError>,
+) {
+    for (key, value) in wanted {
+        if written.get(key) != Some(value) && failures.note(what, insert(*key, *value)) {
+            written.insert(*key, *value);
+        }
+    }
+}
+
+fn remove<K: Copy + Eq + Hash, V>(
+    written: &mut HashMap<K, V>,
+    wanted: &HashMap<K, V>,
+    failures: &mut Failures,
+    what: &'static str,
+    mut remove: impl FnMut(K) -> Result<(), MapError>,
+) {
+    for key in missing(written.keys(), |key| wanted.contains_key(key)) {
+        if failures.note(what, removed(remove(key))) {
+            written.remove(&key);
+        }
+    }
+}
+
+fn prefix_key<A: MapAddress>((key, length): (OwnersKey<A>, u8)) -> Key<A::OwnersKey> {
+    Key::new(OwnersKey::<A>::DOMAIN_BITS + u32::from(length), A::owners_key(key))
+}
+
+fn next_hop_key<A: MapAddress>((key, length): (NextHopKey<A>, u8)) -> Key<A::NextHopKey> {
+    Key::new(NextHopKey::<A>::OWNER_BITS + u32::from(length), A::next_hop_key(key))
+}

@@ -1,0 +1,123 @@
+use netlink_packet_route::route::{RouteHeader, RouteNextHop};
+
+use super::*;
+use crate::model::{
+    host::MAIN_TABLE,
+    testing::{ip, net},
+};
+
+/// The tables main and local, and that of a VRF whose device has the index 9.
+fn domains() -> BTreeMap<u32, u32> {
+    BTreeMap::from([(254, 0), (255, 0), (1000, 9)])
+}
+
+fn message(attributes: Vec<RouteAttribute>) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.kind = RouteType::Unicast;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.attributes = attributes;
+    message
+}
+
+fn gateway(text: &str) -> RouteAttribute {
+    RouteAttribute::Gateway(ip(text).into())
+}
+
+fn unicast(message: &RouteMessage) -> Option<Route> {
+    match route(message, &domains())? {
+        AnyRoute::Unicast(route) => Some(route),
+        AnyRoute::Local(_) => None,
+    }
+}
+
+#[test]
+fn a_default_route_has_no_destination_attribute() {
+    for (family, router, destination) in
+        [(AddressFamily::Inet, "10.0.0.1", "0.0.0.0/0"), (AddressFamily::Inet6, "fe80::1", "::/0")]
+    {
+        let mut message = message(vec![RouteAttribute::Oif(2), gateway(router)]);
+        message.header.address_family = family;
+        let hops = vec![Hop { ifindex: 2, gateway: Some(ip(router)) }];
+        let expected = Route { table: MAIN_TABLE, destination: net(destination), metric: 0, hops };
+        assert_eq!(unicast(&message), Some(expected));
+    }
+}
+
+#[test]
+fn the_table_attribute_counts_more_than_the_header() {
+    let in_table = |table| unicast(&message(vec![RouteAttribute::Oif(2), RouteAttribute::Table(table)]));
+    assert_eq!(in_table(100), None);
+    assert_eq!(in_table(1000).map(|route| route.table), Some(1000));
+}
+
+#[test]
+fn an_ipv4_route_may_have_an_ipv6_gateway() {
+    let via = RouteAttribute::Via(RouteVia::Inet6("fe80::1".parse().expect("an address")));
+    let route = unicast(&message(vec![RouteAttribute::Oif(2), via])).expect("a route");
+    assert_eq!(route.hops, [Hop { ifindex: 2, gateway: Some(ip("fe80::1")) }]);
+}
+
+#[test]
+fn a_dead_hop_of_a_multipath_route_is_left_out() {
+    let mut alive = RouteNextHop::default();
+    alive.interface_index = 2;
+    let mut dead = RouteNextHop::default();
+    dead.interface_index = 3;
+    dead.flags = RouteNextHopFlags::Dead;
+    let route = unicast(&message(vec![RouteAttribute::MultiPath(vec![alive, dead])])).expect("a route");
+    assert_eq!(route.hops, [Hop { ifindex: 2, gateway: None }]);
+}
+
+#[test]
+fn local_routes_that_are_not_the_kernels_count_in_their_domain() {
+    let local = |table, protocol| {
+        let destination = RouteAttribute::Destination(ip("10.5.0.0").into());
+        let attributes = vec![RouteAttribute::Oif(1), RouteAttribute::Table(table), destination];
+        let mut message = message(attributes);
+        message.header.kind = RouteType::Local;
+        message.header.protocol = protocol;
+        message.header.destination_prefix_length = 16;
+        route(&message, &domains())
+    };
+    let expected =
+        |domain| Some(AnyRoute::Local(vec![LocalRoute { domain, prefix: net("10.5.0.0/16"), ifindex: 1 }]));
+    assert_eq!(local(255, RouteProtocol::Boot), expected(0));
+    assert_eq!(local(1000, RouteProtocol::Other(66)), expected(9));
+    assert_eq!(local(255, RouteProtocol::Kernel), None);
+    // Transparent proxies route everything to themselves in a table of their own.
+    assert_eq!(local(100, RouteProtocol::Boot), None);
+}
+
+#[test]
+fn the_local_address_is_never_the_peer() {
+    let mut message = AddressMessage::default();
+    message.header.index = 2;
+    message.header.prefix_len = 32;
+    message.attributes =
+        vec![AddressAttribute::Address(ip("10.9.0.1")), AddressAttribute::Local(ip("10.0.0.1"))];
+    let parsed = address(&message).expect("an address");
+    assert_eq!((parsed.local, parsed.subnet), (ip("10.0.0.1"), net("10.9.0.1/32")));
+    assert!(!parsed.tentative);
+}
+
+#[test]
+fn an_ipv6_address_without_a_peer_is_the_local_one() {
+    let mut message = AddressMessage::default();
+    message.header.prefix_len = 64;
+    message.attributes =
+        vec![AddressAttribute::Address(ip("2001:db8::1")), AddressAttribute::Flags(AddressFlags::Tentative)];
+    let parsed = address(&message).expect("an address");
+    assert_eq!((parsed.local, parsed.subnet), (ip("2001:db8::1"), net("2001:db8::/64")));
+    assert!(parsed.tentative);
+}
+
+#[test]
+fn devices_without_ethernet_are_told_from_those_that_cannot_be_read() {
+    let point_to_point = LinkFlags::Pointopoint;
+    assert_eq!(framing(LinkLayerType::Ether, LinkFlags::empty()), Framing::Ethernet);
+    assert_eq!(framing(LinkLayerType::None, LinkFlags::empty()), Framing::Bare);
+    assert_eq!(framing(LinkLayerType::Ipgre, point_to_point), Framing::Bare);
+    assert_eq!(framing(LinkLayerType::Ipgre, LinkFlags::empty()), Framing::Unknown);
+    assert_eq!(framing(LinkLayerType::Infiniband, point_to_point), Framing::Unknown);
+}

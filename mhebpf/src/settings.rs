@@ -1,0 +1,179 @@
+//! What is to be enforced where: the command line and the configuration file together.
+
+use anyhow::Result;
+use glob::Pattern;
+use mhebpf_ebpf::{Announce, Receive, Send, Unknown};
+
+use crate::{
+    cli::{AnnouncePolicy, Mode, ReceivePolicy, RunOptions, SendPolicy, UnknownPolicy, name},
+    config::{Config, InterfaceTable},
+    model::{Policy, Selector},
+};
+
+/// What is to be enforced where.
+#[derive(Debug)]
+pub struct Settings {
+    /// Which interfaces; `None` when the operator has not said.
+    pub selector: Option<Selector>,
+    /// Whether addresses are announced at the start and when they are new.
+    pub announces: bool,
+    mode: Mode,
+    receive: ReceivePolicy,
+    announce: AnnouncePolicy,
+    unknown: UnknownPolicy,
+    tables: Vec<InterfaceTable>,
+}
+
+impl Settings {
+    /// Reads the configuration file, if there is one, and adds the command line to it, which counts more. Tables for
+    /// single interfaces count more than either, but for one thing: where the mode is to observe, nothing is
+    /// enforced anywhere.
+    ///
+    /// # Errors
+    ///
+    /// When the file can't be read or understood.
+    pub fn load(options: &RunOptions) -> Result<(Self, Config)> {
+        let mut config = options.config_source().read()?.unwrap_or_default();
+        let tables = std::mem::take(&mut config.interface);
+        Ok((Self::new(options, &config, tables), config))
+    }
+
+    fn new(options: &RunOptions, config: &Config, tables: Vec<InterfaceTable>) -> Self {
+        Self {
+            selector: selector(options, config, &tables),
+            announces: !(options.no_announce || config.no_announce == Some(true)),
+            mode: options.mode.or(config.mode).unwrap_or(Mode::Redirect),
+            receive: options.receive.or(config.receive).unwrap_or(ReceivePolicy::Drop),
+            announce: options.announce.or(config.announce).unwrap_or(AnnouncePolicy::Enforce),
+            unknown: options.unknown.or(config.unknown).unwrap_or(UnknownPolicy::Pass),
+            tables,
+        }
+    }
+
+    /// The policy in the words of the command line.
+    pub fn intent(&self) -> String {
+        let mode = name(&self.mode);
+        let receive = name(&self.receive);
+        let unknown = name(&self.unknown);
+        let mut text = format!("mode {mode}, receive {receive}, unknown {unknown}");
+        if self.announce != AnnouncePolicy::Enforce {
+            text += &format!(", announce {}", name(&self.announce));
+        }
+        if !self.tables.is_empty() {
+            text += &format!(", and {} of [[interface]]", self.tables.len());
+        }
+        text
+    }
+
+    /// What is enforced on an interface of this name.
+    pub fn policy(&self, interface: &str) -> Policy {
+        let mut send = match self.mode {
+            Mode::Redirect => SendPolicy::Redirect,
+            Mode::Drop => SendPolicy::Drop,
+            Mode::Observe => SendPolicy::Observe,
+        };
+        let (mut receive, mut announce, mut unknown) = (self.receive, self.announce, self.unknown);
+        let mut allow = Vec::new();
+        for table in self.tables.iter().filter(|table| table.name.0.matches(interface)) {
+            send = table.send.unwrap_or(send);
+            receive = table.receive.unwrap_or(receive);
+            announce = table.announce.unwrap_or(announce);
+            unknown = table.unknown.unwrap_or(unknown);
+            allow.extend(table.allow.iter().map(|net| net.0));
+        }
+        let policy = Policy {
+            send: match send {
+                SendPolicy::Redirect => Send::Redirect,
+                SendPolicy::Drop => Send::Drop,
+                SendPolicy::Observe => Send::Observe,
+                SendPolicy::Off => Send::Off,
+            },
+            receive: match receive {
+                ReceivePolicy::Drop => Receive::Drop,
+                ReceivePolicy::Observe => Receive::Observe,
+                ReceivePolicy::Off => Receive::Off,
+            },
+            announce: match announce {
+                AnnouncePolicy::Enforce => Announce::Enforce,
+                AnnouncePolicy::Observe => Announce::Observe,
+                AnnouncePolicy::Off => Announce::Off,
+            },
+            unknown: match unknown {
+                UnknownPolicy::Pass => Unknown::Pass,
+                UnknownPolicy::Drop => Unknown::Drop,
+            },
+            allow,
+        };
+        // Observing changes nothing at all.
+        if self.mode == Mode::Observe { policy.observing() } else { policy }
+    }
+}
+
+fn selector(options: &RunOptions, config: &Config, tables: &[InterfaceTable]) -> Option<Selector> {
+    if options.all {
+        return Some(Selector::Uplinks);
+    }
+    if !options.interfaces.is_empty() {
+        return Some(Selector::Matching(options.interfaces.clone()));
+    }
+    if config.all == Some(true) {
+        return Some(Selector::Uplinks);
+    }
+    let patterns: Vec<Pattern> = match &config.interfaces {
+        Some(patterns) => patterns.iter().map(|glob| glob.0.clone()).collect(),
+        None => tables.iter().map(|table| table.name.0.clone()).collect(),
+    };
+    (!patterns.is_empty()).then_some(Selector::Matching(patterns))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn settings(arguments: &[&str], file: &str) -> Settings {
+        let cli = Cli::try_parse_from(["mhebpf", "run"].iter().chain(arguments)).expect("valid arguments");
+        let Command::Run(options) = cli.command;
+        let mut config = Config::parse(file).expect("a configuration");
+        let tables = std::mem::take(&mut config.interface);
+        Settings::new(&options, &config, tables)
+    }
+
+    fn selected(settings: &Settings) -> String {
+        settings.selector.as_ref().map(Selector::describe).unwrap_or_default()
+    }
+
+    #[test]
+    fn observing_changes_nothing_at_all_whatever_the_tables_say() {
+        let file = "[[interface]]\nname = \"*\"\nsend = \"drop\"\nannounce = \"off\"";
+        let policy = settings(&["--all", "--mode", "observe", "--receive", "drop"], file).policy("eth0");
+        assert_eq!((policy.send, policy.receive), (Send::Observe, Receive::Observe));
+        assert_eq!(policy.announce, Announce::Off);
+    }
+
+    #[test]
+    fn the_command_line_counts_more_than_the_file_and_tables_count_more_than_either() {
+        let file = "mode = \"drop\"\nreceive = \"off\"\n\
+                    [[interface]]\nname = \"eth*\"\nunknown = \"drop\"\nallow = [\"10.0.0.0/8\"]\n\
+                    [[interface]]\nname = \"eth1\"\nsend = \"off\"\nallow = [\"10.1.0.0/16\"]";
+        let settings = settings(&["--receive", "observe"], file);
+        let [eth0, eth1, other] = ["eth0", "eth1", "wlan0"].map(|name| settings.policy(name));
+        assert_eq!((eth0.send, eth0.receive, eth0.unknown), (Send::Drop, Receive::Observe, Unknown::Drop));
+        assert_eq!((eth1.send, eth1.unknown, eth1.allow.len()), (Send::Off, Unknown::Drop, 2));
+        assert_eq!((other.unknown, other.allow.len()), (Unknown::Pass, 0));
+    }
+
+    #[test]
+    fn interfaces_are_those_of_the_command_line_the_file_or_its_tables() {
+        let table = "[[interface]]\nname = \"eth7\"";
+        let listed = format!("interfaces = [\"ens*\"]\n{table}");
+        assert_eq!(selected(&settings(&["-i", "eth0"], &listed)), "'eth0'");
+        assert_eq!(selected(&settings(&["--all"], &listed)), "--all");
+        assert_eq!(selected(&settings(&[], &listed)), "'ens*'");
+        assert_eq!(selected(&settings(&[], table)), "'eth7'");
+        assert_eq!(selected(&settings(&[], "all = true")), "--all");
+        assert!(settings(&[], "mode = \"drop\"").selector.is_none());
+    }
+}
