@@ -158,7 +158,10 @@ impl Daemon<'_> {
                     () = &mut rest => break,
                     request = signals.next() => match request {
                         Request::Stop => return Ok(()),
-                        Request::Reload => self.reload(),
+                        Request::Reload => {
+                            self.reload();
+                            pace.at_once();
+                        }
                     },
                 }
             }

@@ -183,6 +183,15 @@ impl Daemon {
         self.kill(libc::SIGCONT)
     }
 
+    /// Has it read its configuration again.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended already.
+    pub fn reload(&self) -> Result<()> {
+        self.kill(libc::SIGHUP)
+    }
+
     fn kill(&self, signal: i32) -> Result<()> {
         // SAFETY: kill takes no pointers; a child that has not been waited for keeps its id.
         let result = unsafe { libc::kill(self.pid().cast_signed(), signal) };

@@ -28,6 +28,7 @@ mod skip;
 pub mod summary;
 pub mod tcx;
 pub mod traffic;
+pub mod tun;
 pub mod wait;
 
 pub use capture::Captured;

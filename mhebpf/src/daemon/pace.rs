@@ -42,6 +42,11 @@ impl Pace {
         self.retry_at = Some(Instant::now() + delay);
     }
 
+    /// Once more, as soon as that may be.
+    pub(super) fn at_once(&mut self) {
+        self.retry_at = Some(Instant::now());
+    }
+
     pub(super) async fn retry(&self) {
         match self.retry_at {
             Some(at) => tokio::time::sleep_until(at).await,
