@@ -9,6 +9,7 @@ mod build;
 mod demo;
 mod doctor;
 mod machine;
+mod oracle;
 mod plan;
 mod setup;
 mod step;
@@ -26,12 +27,14 @@ The tasks of mhebpf. Usage: cargo xtask TASK
                         programs, a filter for example, and leave vm out
   vm     [--kernel SERIES]... [--test FILE]... [--list] [-- ARGS]
                         the tests on other kernels, in emulated machines; ARGS go to the test programs
+  oracle                300 random hosts with 10,000 random packets each through the programs, compared with the tests'
+                        own reading of the rules (MHEBPF_ORACLE_HOSTS, _PACKETS, _SEED)
   build  [ARGS]         release build of mhebpf; ARGS go to cargo
   setup  [--way WAY]    install what building, demo and test need and the machine lacks
   doctor                show the tool chain and the kernel, and what is wrong with them
   help                  this text
 
-demo, test, vm and build call setup first. WAY is how setup gets a compiler for the eBPF programs:
+demo, test, vm, oracle and build call setup first. WAY is how setup gets a compiler for the eBPF programs:
   rustup   a nightly toolchain with its rust-src component
   debian   the packages rustc-web, cargo-web and libstd-rust-web-dev-bpf
 Without --way it takes the first that is there or that can be installed. MHEBPF_EBPF_TOOLCHAIN names a compiler to
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Some("vm") => vm::task(&rest),
         Some("build") => build::task(&rest),
         Some("setup") => setup::task(&rest),
+        Some("oracle") => oracle::task(&rest),
         Some("doctor") if rest.is_empty() => doctor::task(),
         Some("help" | "--help" | "-h") => {
             print!("{HELP}");

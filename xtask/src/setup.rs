@@ -89,7 +89,7 @@ fn install_packages(tool_chain: &ToolChain) -> Result<bool, Failed> {
     if !linker_fits(tool_chain) && !Path::new(LLVM_PREFIX).join("lib/libLLVM.so").exists() {
         packages.push(LLVM_PACKAGE);
     }
-    packages.extend(missing_tools().map(|(_, package)| package));
+    packages.extend(missing_among(&TOOLS));
     packages.dedup();
     if !packages.is_empty() {
         apt::install("setup", &packages)?;
@@ -99,12 +99,18 @@ fn install_packages(tool_chain: &ToolChain) -> Result<bool, Failed> {
 
 /// Lists the programs that demo and tests run and that are not installed.
 pub(crate) fn missing_tools() -> impl Iterator<Item = (&'static str, &'static str)> {
-    // Users other than root often have no sbin on their PATH, and need none: the programs are run as root.
-    let installed = |name| {
-        find_program(name).is_some()
-            || ["/usr/sbin", "/sbin"].iter().any(|sbin| Path::new(sbin).join(name).exists())
-    };
-    TOOLS.into_iter().filter(move |(name, _)| !installed(name))
+    TOOLS.into_iter().filter(|(name, _)| !is_installed(name))
+}
+
+/// Lists the packages of programs that are not installed.
+pub(crate) fn missing_among(tools: &[(&str, &'static str)]) -> Vec<&'static str> {
+    tools.iter().filter(|(name, _)| !is_installed(name)).map(|(_, package)| *package).collect()
+}
+
+/// Users other than root often have no sbin on their PATH, and need none: the programs are run as root.
+fn is_installed(name: &str) -> bool {
+    find_program(name).is_some()
+        || ["/usr/sbin", "/sbin"].iter().any(|sbin| Path::new(sbin).join(name).exists())
 }
 
 /// Sees to a compiler that fits the linker, and tells whether anything had to be done.

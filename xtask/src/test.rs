@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    machine, setup,
+    apt, machine, setup,
     step::{Failed, run, show},
     summary::Summary,
     toolchain::find_program,
@@ -30,6 +30,7 @@ pub(crate) fn task(arguments: &[OsString]) -> ExitCode {
     let mut sum = Summary::default();
     match setup::ensure(None) {
         Ok(()) => {
+            install_what_some_tests_use();
             check_and_test(to_tests, &mut sum);
             // Who asks for some tests only is waiting for them.
             if !without_vm && to_tests.is_empty() {
@@ -40,6 +41,17 @@ pub(crate) fn task(arguments: &[OsString]) -> ExitCode {
     }
     println!("{sum}");
     if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Programs that only some tests run, which say so where they are missing, and their Debian packages.
+const OPTIONAL_TOOLS: [(&str, &str); 1] = [("keepalived", "keepalived")];
+
+/// Failing to is no failure: the tests that want them are skipped.
+fn install_what_some_tests_use() {
+    let missing = setup::missing_among(&OPTIONAL_TOOLS);
+    if !missing.is_empty() && apt::available() && apt::install("test", &missing).is_err() {
+        println!("test: going on without {}", missing.join(" "));
+    }
 }
 
 fn check_and_test(to_tests: &[OsString], sum: &mut Summary) {

@@ -43,8 +43,8 @@ impl Selector {
     /// Matching names take every device that a packet can leave by; of the others they say why not. Uplinks are
     /// the devices through which packets leave the host as they are: neither loopback nor dummy, no port of a
     /// bridge, bond or team, no bridge between containers, no tunnel, no macvlan of a VRRP virtual router, and no
-    /// veth to another namespace unless the host has nothing else (as in a container, where such a veth is the
-    /// uplink).
+    /// veth to another namespace. A host that has nothing else is itself a container: there those veths are the
+    /// uplinks that have an address in a subnet, or all of them if none has.
     pub fn select(&self, host: &Host) -> Selection {
         let mut selection = Selection::default();
         match self {
@@ -56,9 +56,9 @@ impl Selector {
                 }
             }
             Self::Uplinks => {
-                let container = has_other_uplinks(host);
+                let known = KnownUplinks::of(host);
                 for link in host.links.values() {
-                    selection.decide(link, not_an_uplink(host, link, container));
+                    selection.decide(link, not_an_uplink(host, link, known));
                 }
             }
         }
@@ -101,7 +101,7 @@ fn not_enforceable(link: &Link) -> Option<&'static str> {
     }
 }
 
-fn not_an_uplink(host: &Host, link: &Link, has_other_uplinks: bool) -> Option<&'static str> {
+fn not_an_uplink(host: &Host, link: &Link, known: KnownUplinks) -> Option<&'static str> {
     if let Some(reason) = not_enforceable(link) {
         return Some(reason);
     }
@@ -116,18 +116,42 @@ fn not_an_uplink(host: &Host, link: &Link, has_other_uplinks: bool) -> Option<&'
         return Some(VIRTUAL_ROUTER);
     }
     if is_container_veth(link) {
-        return has_other_uplinks.then_some(CONTAINER);
+        let is_container = known.surely || (known.veths && !has_subnet(host, link));
+        return is_container.then_some(CONTAINER);
     }
     let faces_inward = |port: &Link| matches!(port.kind, LinkKind::Veth | LinkKind::Tunnel | LinkKind::Dummy);
     let bridges_containers = link.kind == LinkKind::Aggregate && host.ports_of(link.index).all(faces_inward);
-    (bridges_containers && has_other_uplinks).then_some(INSIDE_BRIDGE)
+    (bridges_containers && (known.surely || known.veths)).then_some(INSIDE_BRIDGE)
 }
 
-/// Whether the host has a way out that is surely one: a device that is neither a veth nor made of veths.
-fn has_other_uplinks(host: &Host) -> bool {
-    host.links.values().any(|link| {
-        not_enforceable(link).is_none()
-            && !matches!(link.kind, LinkKind::Veth | LinkKind::Aggregate | LinkKind::Tunnel)
+/// What ways out the host has.
+#[derive(Clone, Copy)]
+struct KnownUplinks {
+    /// A device that is neither a veth nor made of veths.
+    surely: bool,
+    /// A veth to another namespace, no port, with an address in a subnet: a container's uplink.
+    veths: bool,
+}
+
+impl KnownUplinks {
+    fn of(host: &Host) -> Self {
+        let surely = |link: &Link| {
+            not_enforceable(link).is_none()
+                && !matches!(link.kind, LinkKind::Veth | LinkKind::Aggregate | LinkKind::Tunnel)
+        };
+        let veth = |link: &Link| is_container_veth(link) && link.master.is_none() && has_subnet(host, link);
+        Self { surely: host.links.values().any(surely), veths: host.links.values().any(veth) }
+    }
+}
+
+/// Whether an interface has an address in a subnet, as uplinks do. A container's end on its node has none, or one
+/// for itself alone.
+fn has_subnet(host: &Host, link: &Link) -> bool {
+    host.addresses.iter().any(|address| {
+        let subnet = address.subnet;
+        address.ifindex == link.index
+            && subnet.prefix_len() < subnet.max_prefix_len()
+            && !is_link_local(address.local)
     })
 }
 
@@ -178,6 +202,21 @@ mod tests {
     fn in_a_container_the_veth_is_the_uplink() {
         let host = host([link(1, LinkKind::Loopback), veth_to_elsewhere(2), veth_to_elsewhere(3)], []);
         assert_eq!(uplinks(&host), [2, 3]);
+    }
+
+    #[test]
+    fn in_a_container_that_is_a_node_itself_its_own_containers_are_left_alone() {
+        let bridge_port = Link { master: Some(5), ..veth_to_elsewhere(6) };
+        let links =
+            [veth_to_elsewhere(2), veth_to_elsewhere(3), veth_to_elsewhere(4), link(5, LinkKind::Aggregate)];
+        let addresses = [
+            address(2, "172.18.0.2/16"),
+            address(3, "169.254.1.1/32"),
+            address(3, "fe80::3/64"),
+            address(5, "10.244.0.1/24"),
+        ];
+        let host = host(links.into_iter().chain([bridge_port]), addresses);
+        assert_eq!(uplinks(&host), [2]);
     }
 
     #[test]
