@@ -44,8 +44,9 @@ impl Neighbour {
     /// `AF_INET6`.
     pub const INET6: u32 = 10;
 
-    /// The destination is on-link: it is its own next hop.
-    pub const DESTINATION: Self = Self { family: 0, address: [0; 4] };
+    /// The destination is on-link: it is its own next hop. The address means nothing; it is not zero, since that would
+    /// have the compiler call `memset`, whose loop the verifier refuses without CAP_PERFMON.
+    pub const DESTINATION: Self = Self { family: 0, address: [1; 4] };
 
     /// Whether this is [`Neighbour::DESTINATION`].
     #[inline(always)]

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     os::unix::process::CommandExt as _,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -174,14 +175,13 @@ fn a_wrong_command_line_is_a_usage_error() -> Result<()> {
     lab.finish()
 }
 
-#[test]
-fn without_privileges_it_says_which_are_missing() -> Result<()> {
-    let lab = Lab::article()?;
+/// The command that starts mhebpf as root with these capabilities at most.
+fn with_capabilities(lab: &Lab, kept: &'static [libc::c_ulong]) -> Result<Command> {
     let mut command = Daemon::command(&lab.host)?;
-    // SAFETY: prctl is async-signal-safe, and nothing is allocated. Root without a bounding set has no capabilities after execve.
+    // SAFETY: prctl is async-signal-safe, and nothing is allocated. Root has the bounding set after execve.
     unsafe {
         command.pre_exec(|| {
-            for capability in 0..64 {
+            for capability in (0..64).filter(|capability| !kept.contains(capability)) {
                 // Fails beyond the last capability that the kernel knows.
                 libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
             }
@@ -189,11 +189,33 @@ fn without_privileges_it_says_which_are_missing() -> Result<()> {
         });
     }
     command.args(["run", "--interface", INTERFACES]);
+    Ok(command)
+}
+
+#[test]
+fn without_privileges_it_says_which_are_missing() -> Result<()> {
+    let lab = Lab::article()?;
+    let command = with_capabilities(&lab, &[])?;
     let Ended { status, stderr: said, .. } = Daemon::spawn_command(command)?.wait_end(PATIENCE)?;
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("CAP_BPF") && said.contains("CAP_NET_ADMIN"), "{said}");
     assert_no_accident(&said);
     assert!(is_weak(&lab)?);
+    lab.finish()
+}
+
+#[test]
+fn three_capabilities_are_enough() -> Result<()> {
+    if !features::require(Feature::LoadWithoutPerfmon)? {
+        return Ok(());
+    }
+    /// `CAP_NET_ADMIN`, `CAP_NET_RAW` and `CAP_BPF` of linux/capability.h.
+    const ENOUGH: &[libc::c_ulong] = &[12, 13, 39];
+    let lab = Lab::article()?;
+    let daemon = Daemon::spawn_command(with_capabilities(&lab, ENOUGH)?)?;
+    daemon.wait_ready()?;
+    assert!(!is_weak(&lab)?);
+    daemon.stop()?;
     lab.finish()
 }
 
