@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
-    frame::{Arp, Frame, Ipv4},
+    frame::{Arp, Frame, Ipv4, Ipv6},
     netns::NetNs,
     packet_socket::{ALL_PROTOCOLS, PacketSocket, Received},
     sentinel::{self, Sentinel},
@@ -43,6 +43,11 @@ impl Captured {
     /// The IPv4 datagram inside.
     pub fn ipv4(&self) -> Option<&Ipv4> {
         self.frame.ipv4()
+    }
+
+    /// The IPv6 datagram inside.
+    pub fn ipv6(&self) -> Option<&Ipv6> {
+        self.frame.ipv6()
     }
 }
 

@@ -1,12 +1,15 @@
 //! Frames and packets made by hand, to be sent as they are.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
 use anyhow::{Context as _, Result};
 use etherparse::{IcmpEchoHeader, Icmpv4Header, Icmpv4Type, PacketBuilder};
 
 use crate::{
-    frame::{ARP_REPLY, ARP_REQUEST, Arp, ETHERTYPE_ARP, ETHERTYPE_IPV4},
+    frame::{
+        ADVERTISEMENT, ARP_REPLY, ARP_REQUEST, Arp, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT,
+        ICMPV6, SOLICITATION,
+    },
     mac::Mac,
 };
 
@@ -119,6 +122,102 @@ pub fn echo_message(id: u16, sequence: u16, payload: &[u8]) -> Vec<u8> {
     message
 }
 
+/// A UDP datagram over IPv6 in a frame, with a right checksum.
+///
+/// # Errors
+///
+/// When the payload is too long.
+pub fn udp6(stations: Stations, from: SocketAddrV6, to: SocketAddrV6, payload: &[u8]) -> Result<Vec<u8>> {
+    let builder = PacketBuilder::ethernet2(stations.source.0, stations.destination.0)
+        .ipv6(from.ip().octets(), to.ip().octets(), 64)
+        .udp(from.port(), to.port());
+    let mut frame = Vec::with_capacity(builder.size(payload.len()));
+    builder.write(&mut frame, payload).context("writing a UDP datagram")?;
+    Ok(frame)
+}
+
+/// A fragment of an IPv6 datagram of UDP: this part of its payload, `offset` bytes from its start.
+pub fn fragment6(
+    stations: Stations,
+    (from, to): (Ipv6Addr, Ipv6Addr),
+    offset: u16,
+    more: bool,
+    part: &[u8],
+) -> Vec<u8> {
+    let mut body = vec![17, 0];
+    body.extend((offset & !7 | u16::from(more)).to_be_bytes());
+    body.extend(0x4242_4242_u32.to_be_bytes());
+    body.extend(part);
+    ipv6(stations, (from, to), FRAGMENT, 64, &body)
+}
+
+/// "Who has `target`?", with the asker's hardware address unless it has no address yet.
+pub fn solicitation(stations: Stations, (from, to): (Ipv6Addr, Ipv6Addr), target: Ipv6Addr) -> Vec<u8> {
+    // The options: 1 the source's hardware address, 2 the target's.
+    let option = (!from.is_unspecified()).then_some((1, stations.source));
+    discovery(stations, (from, to), SOLICITATION, 0, target, option)
+}
+
+/// "`target` is at the frame's source": unsolicited, to override what is known.
+pub fn advertisement(stations: Stations, (from, to): (Ipv6Addr, Ipv6Addr), target: Ipv6Addr) -> Vec<u8> {
+    discovery(stations, (from, to), ADVERTISEMENT, 0x20, target, Some((2, stations.source)))
+}
+
+fn discovery(
+    stations: Stations,
+    (from, to): (Ipv6Addr, Ipv6Addr),
+    kind: u8,
+    flags: u8,
+    target: Ipv6Addr,
+    option: Option<(u8, Mac)>,
+) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, 0, flags, 0, 0, 0];
+    message.extend(target.octets());
+    if let Some((option, mac)) = option {
+        message.extend([option, 1]);
+        message.extend(mac.0);
+    }
+    let length = message.len() as u8;
+    let pseudo_header = [&from.octets()[..], &to.octets(), &[0, 0, 0, length, 0, 0, 0, ICMPV6]].concat();
+    let words = |bytes: &[u8]| -> u32 {
+        bytes.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum()
+    };
+    let sum = words(&pseudo_header) + words(&message);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let checksum = !(((sum & 0xffff) + (sum >> 16)) as u16);
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    // A neighbour believes nothing that a router may have forwarded.
+    ipv6(stations, (from, to), ICMPV6, 255, &message)
+}
+
+fn ipv6(
+    stations: Stations,
+    (from, to): (Ipv6Addr, Ipv6Addr),
+    next_header: u8,
+    hop_limit: u8,
+    payload: &[u8],
+) -> Vec<u8> {
+    let mut body = vec![0x60, 0, 0, 0];
+    body.extend((payload.len() as u16).to_be_bytes());
+    body.extend([next_header, hop_limit]);
+    body.extend(from.octets());
+    body.extend(to.octets());
+    body.extend(payload);
+    ethernet(stations, ETHERTYPE_IPV6, &body)
+}
+
+/// The group to which a solicitation for this address goes (RFC 4291 section 2.7.1).
+pub const fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
+    let [.., a, b] = address.segments();
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | (a & 0xff), b)
+}
+
+/// The hardware address of an IPv6 group (RFC 2464 section 7).
+pub const fn group_mac(group: Ipv6Addr) -> Mac {
+    let [.., a, b, c, d] = group.octets();
+    Mac([0x33, 0x33, a, b, c, d])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,8 +235,29 @@ mod tests {
         let (from, to) = ("10.0.0.1:1000".parse().unwrap(), "10.0.0.2:2000".parse().unwrap());
         let frame = Frame::parse(&udp(HERE, from, to, b"hello").unwrap()).unwrap();
         assert_eq!(frame.ipv4().unwrap().ports, Some((1000, 2000)));
-        assert_eq!(frame.speaker(), Some(*from.ip()));
+        assert_eq!(frame.speaker(), Some((*from.ip()).into()));
         assert!(!frame.ipv4().unwrap().is_fragment());
+    }
+
+    #[test]
+    fn what_is_crafted_of_ipv6_is_read_back() {
+        let (from, to) = ("[fe80::1]:1000".parse().unwrap(), "[2001:db8::2]:2000".parse().unwrap());
+        let frame = Frame::parse(&udp6(HERE, from, to, b"hello").unwrap()).unwrap();
+        assert_eq!(frame.ipv6().unwrap().ports, Some((1000, 2000)));
+        assert_eq!(frame.speaker(), Some((*from.ip()).into()));
+
+        let addresses = (*from.ip(), solicited_node(*to.ip()));
+        assert_eq!(addresses.1, "ff02::1:ff00:2".parse::<Ipv6Addr>().unwrap());
+        let frame = Frame::parse(&solicitation(HERE, addresses, *to.ip())).unwrap();
+        let read = frame.ipv6().unwrap();
+        assert_eq!((read.icmp_type, read.target), (SOLICITATION, Some(*to.ip())));
+        assert_eq!(frame.advertised(), None);
+        let frame = Frame::parse(&advertisement(HERE, addresses, *to.ip())).unwrap();
+        assert_eq!(frame.advertised(), Some(*to.ip()));
+
+        let frame = Frame::parse(&fragment6(HERE, addresses, 8, false, b"rest")).unwrap();
+        let read = frame.ipv6().unwrap();
+        assert_eq!((read.is_fragment, read.protocol, read.ports), (true, 17, None));
     }
 
     #[test]

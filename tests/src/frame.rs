@@ -1,6 +1,9 @@
 //! What was in a captured frame, read independently of mhebpf's own parser.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use crate::mac::Mac;
 
@@ -8,6 +11,8 @@ use crate::mac::Mac;
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 /// Ethernet's type of ARP.
 pub const ETHERTYPE_ARP: u16 = 0x0806;
+/// Ethernet's type of IPv6.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// Ethernet's type of an 802.1Q tag.
 pub const ETHERTYPE_VLAN: u16 = 0x8100;
 /// Ethernet's type of an 802.1ad tag.
@@ -17,6 +22,16 @@ pub const ETHERTYPE_QINQ: u16 = 0x88a8;
 pub const ARP_REQUEST: u16 = 1;
 /// An ARP reply.
 pub const ARP_REPLY: u16 = 2;
+
+/// ICMPv6's type of a neighbour solicitation.
+pub const SOLICITATION: u8 = 135;
+/// ICMPv6's type of a neighbour advertisement.
+pub const ADVERTISEMENT: u8 = 136;
+
+/// The number of ICMPv6 as IPv6's next header.
+pub const ICMPV6: u8 = 58;
+/// The number of the fragment header as IPv6's next header.
+pub const FRAGMENT: u8 = 44;
 
 /// An Ethernet frame without its payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +53,8 @@ pub enum Packet {
     Arp(Arp),
     /// An IPv4 datagram.
     Ipv4(Ipv4),
+    /// An IPv6 datagram.
+    Ipv6(Ipv6),
     /// Anything else, by its Ethernet type.
     Other(u16),
 }
@@ -78,6 +95,25 @@ pub struct Ipv4 {
     pub icmp_type: u8,
 }
 
+/// An IPv6 header and what is known of the payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6 {
+    /// The source address.
+    pub source: Ipv6Addr,
+    /// The destination address.
+    pub destination: Ipv6Addr,
+    /// The payload's protocol, that of a fragment's whole included: 6 TCP, 17 UDP, 58 ICMPv6.
+    pub protocol: u8,
+    /// Whether there is a fragment header.
+    pub is_fragment: bool,
+    /// Source and destination port, in a datagram that begins with them.
+    pub ports: Option<(u16, u16)>,
+    /// ICMPv6's type, or 0.
+    pub icmp_type: u8,
+    /// The target of a neighbour solicitation or advertisement.
+    pub target: Option<Ipv6Addr>,
+}
+
 impl Frame {
     /// Reads a frame of which at least the headers are there; `None` when not even Ethernet's is.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
@@ -98,6 +134,7 @@ impl Frame {
         let packet = match ethertype {
             ETHERTYPE_ARP => Arp::parse(body).map(Packet::Arp),
             ETHERTYPE_IPV4 => Ipv4::parse(body).map(Packet::Ipv4),
+            ETHERTYPE_IPV6 => Ipv6::parse(body).map(Packet::Ipv6),
             _ => None,
         };
         Some(Self { source, destination, tags, packet: packet.unwrap_or(Packet::Other(ethertype)) })
@@ -124,11 +161,35 @@ impl Frame {
         }
     }
 
-    /// The address that speaks: IPv4's source, ARP's sender protocol address.
-    pub fn speaker(&self) -> Option<Ipv4Addr> {
+    /// The IPv6 datagram inside.
+    pub fn ipv6(&self) -> Option<&Ipv6> {
         match &self.packet {
-            Packet::Arp(arp) => Some(arp.sender),
-            Packet::Ipv4(ipv4) => Some(ipv4.source),
+            Packet::Ipv6(ipv6) => Some(ipv6),
+            _ => None,
+        }
+    }
+
+    /// The source of an IP datagram that somebody wanted sent: not one in which the kernel looks after its
+    /// neighbours and groups whenever it likes.
+    pub fn datagram_source(&self) -> Option<IpAddr> {
+        match &self.packet {
+            Packet::Ipv4(ipv4) => Some(ipv4.source.into()),
+            Packet::Ipv6(ipv6) if !ipv6.is_housekeeping() => Some(ipv6.source.into()),
+            _ => None,
+        }
+    }
+
+    /// The target of a neighbour advertisement: it says where that is.
+    pub fn advertised(&self) -> Option<Ipv6Addr> {
+        self.ipv6().filter(|ipv6| ipv6.icmp_type == ADVERTISEMENT)?.target
+    }
+
+    /// The address that speaks: IP's source, ARP's sender protocol address.
+    pub fn speaker(&self) -> Option<IpAddr> {
+        match &self.packet {
+            Packet::Arp(arp) => Some(arp.sender.into()),
+            Packet::Ipv4(ipv4) => Some(ipv4.source.into()),
+            Packet::Ipv6(ipv6) => Some(ipv6.source.into()),
             Packet::Other(_) => None,
         }
     }
@@ -183,6 +244,49 @@ impl Ipv4 {
     }
 }
 
+impl Ipv6 {
+    fn parse(body: &[u8]) -> Option<Self> {
+        if body.first()? >> 4 != 6 {
+            return None;
+        }
+        let mut next_header = *body.get(6)?;
+        let (source, destination) = (address6(body, 8)?, address6(body, 24)?);
+        let mut rest = body.get(40..).unwrap_or_default();
+        // Hop-by-hop options: listener reports carry a router alert.
+        if next_header == 0 && rest.len() >= 8 {
+            next_header = rest[0];
+            rest = rest.get((usize::from(rest[1]) + 1) * 8..).unwrap_or_default();
+        }
+        let is_fragment = next_header == FRAGMENT;
+        let (protocol, payload): (u8, &[u8]) = match is_fragment {
+            false => (next_header, rest),
+            // A later fragment does not begin with ports or a type.
+            true if word(rest, 2)? >> 3 != 0 => (*rest.first()?, &[]),
+            true => (*rest.first()?, rest.get(8..).unwrap_or_default()),
+        };
+        let ports = match protocol {
+            6 | 17 => word(payload, 0).zip(word(payload, 2)),
+            _ => None,
+        };
+        let icmp_type = if protocol == ICMPV6 { payload.first().copied().unwrap_or_default() } else { 0 };
+        let target = match icmp_type {
+            SOLICITATION | ADVERTISEMENT => address6(payload, 8),
+            _ => None,
+        };
+        Some(Self { source, destination, protocol, is_fragment, ports, icmp_type, target })
+    }
+
+    /// Whether this is a message about groups (RFC 2710, RFC 3810), routers or neighbours (RFC 4861).
+    pub const fn is_housekeeping(&self) -> bool {
+        matches!(self.icmp_type, 130..=137 | 143)
+    }
+}
+
+fn address6(bytes: &[u8], at: usize) -> Option<Ipv6Addr> {
+    let octets: [u8; 16] = bytes.get(at..at + 16)?.try_into().ok()?;
+    Some(octets.into())
+}
+
 fn word(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
@@ -202,6 +306,7 @@ impl fmt::Display for Frame {
         match &self.packet {
             Packet::Arp(arp) => arp.fmt(f),
             Packet::Ipv4(ipv4) => ipv4.fmt(f),
+            Packet::Ipv6(ipv6) => ipv6.fmt(f),
             Packet::Other(ethertype) => write!(f, "ethertype {ethertype:#06x}"),
         }
     }
@@ -234,6 +339,25 @@ impl fmt::Display for Ipv4 {
         }
         if self.is_fragment() {
             write!(f, " fragment at {}", self.fragment_offset)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Ipv6 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ports {
+            Some((from, to)) => write!(f, "[{}].{from} > [{}].{to}", self.source, self.destination)?,
+            None => write!(f, "{} > {}", self.source, self.destination)?,
+        }
+        match (self.icmp_type, self.target) {
+            (SOLICITATION, Some(target)) => write!(f, " NS who has {target}")?,
+            (ADVERTISEMENT, Some(target)) => write!(f, " NA of {target}")?,
+            (0, _) => write!(f, " protocol {}", self.protocol)?,
+            (kind, _) => write!(f, " ICMPv6 type {kind}")?,
+        }
+        if self.is_fragment {
+            f.write_str(" fragment")?;
         }
         Ok(())
     }

@@ -39,16 +39,42 @@ pub fn is_running(name: &str) -> Result<bool> {
 }
 
 fn flags(name: &str) -> Result<i32> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
-    // SAFETY: ifreq is plain data for which all zeroes are valid.
-    let mut request = unsafe { mem::zeroed::<libc::ifreq>() };
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
-        *to = from.cast_signed();
-    }
+    let (socket, mut request) = request(name)?;
     // SAFETY: SIOCGIFFLAGS takes and fills in an ifreq.
     match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) } {
         // SAFETY: the kernel has filled in the flags.
         0 => Ok(i32::from(unsafe { request.ifr_ifru.ifru_flags })),
         _ => Ok(0),
     }
+}
+
+/// Whether the kernel leaves it to an interface to cut TCP segments (ethtool's `tso`).
+///
+/// # Errors
+///
+/// When there is none of this name, or it cannot be told.
+pub fn set_segmentation_offload(name: &str, on: bool) -> Result<()> {
+    /// `ETHTOOL_STSO`.
+    const SET_TSO: u32 = 0x1f;
+    const SIOCETHTOOL: libc::c_ulong = 0x8946;
+    let (socket, mut request) = request(name)?;
+    // struct ethtool_value: the command and its argument.
+    let mut value = [SET_TSO, u32::from(on)];
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    // SAFETY: SIOCETHTOOL takes an ifreq that points to the command, of which the kernel reads these eight bytes.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()).with_context(|| format!("setting TSO of {name}")),
+    }
+}
+
+/// A socket to ask with, and a request for an interface of this name.
+fn request(name: &str) -> Result<(Socket, libc::ifreq)> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+    // SAFETY: ifreq is plain data for which all zeroes are valid.
+    let mut request = unsafe { mem::zeroed::<libc::ifreq>() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
+        *to = from.cast_signed();
+    }
+    Ok((socket, request))
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    net::Ipv4Addr,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -33,7 +33,7 @@ struct Record {
 /// An address belongs to the interface behind a port.
 #[derive(Debug)]
 struct Claim {
-    address: Ipv4Addr,
+    address: IpAddr,
     port: usize,
     /// When the port may use the address.
     allowed: Span,
@@ -61,8 +61,8 @@ impl Judge {
     }
 
     /// The address belongs to the port: from now on, and exclusively when `grace` has passed, or at once if mhebpf is yet to start.
-    pub(crate) fn claim(&self, port: usize, address: Ipv4Addr, grace: Duration) {
-        let now = SystemTime::now();
+    pub(crate) fn claim(&self, port: usize, address: impl Into<IpAddr>, grace: Duration) {
+        let (now, address) = (SystemTime::now(), address.into());
         let mut record = self.lock();
         let running = record.periods.iter().any(|period| period.span.until.is_none());
         let exclusive = Span::since(if running { now + grace } else { now });
@@ -70,8 +70,8 @@ impl Judge {
     }
 
     /// The address belongs to the port no longer: others may use it at once, the port itself for the time of `grace`.
-    pub(crate) fn release(&self, port: usize, address: Ipv4Addr, grace: Duration) {
-        let now = SystemTime::now();
+    pub(crate) fn release(&self, port: usize, address: impl Into<IpAddr>, grace: Duration) {
+        let (now, address) = (SystemTime::now(), address.into());
         for claim in &mut self.lock().claims {
             if (claim.port, claim.address, claim.allowed.until) == (port, address, None) {
                 claim.exclusive.until = Some(now);
@@ -81,7 +81,8 @@ impl Judge {
     }
 
     /// The address moves: from now on both ports may use it, for the time of `grace`, and no third.
-    pub(crate) fn hand_over(&self, from: usize, to: usize, address: Ipv4Addr, grace: Duration) {
+    pub(crate) fn hand_over(&self, from: usize, to: usize, address: impl Into<IpAddr>, grace: Duration) {
+        let address = address.into();
         self.claim(to, address, Duration::ZERO);
         let end = SystemTime::now() + grace;
         for claim in &mut self.lock().claims {
@@ -136,7 +137,12 @@ impl Record {
         if !captured.from_host || !captured.frame.is_untagged_or_priority_tagged() {
             return false;
         }
-        let Some(address) = captured.frame.speaker() else { return false };
+        // An advertisement tells where its target is, whoever says so.
+        let advertised = captured.frame.advertised().map(IpAddr::from);
+        captured.frame.speaker().into_iter().chain(advertised).any(|address| self.leaks(captured, address))
+    }
+
+    fn leaks(&self, captured: &Captured, address: IpAddr) -> bool {
         let is_new = |(port, span): &(usize, Span)| *port == captured.port && span.contains(captured.at);
         let enforced = self.periods.iter().any(|period| period.span.contains(captured.at))
             && !self.newcomers.iter().any(is_new);
@@ -161,8 +167,11 @@ impl Span {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
     use crate::{
+        craft::{self, Stations},
         frame::{Arp, Frame},
         mac::Mac,
     };
@@ -186,6 +195,24 @@ mod tests {
         assert!(judge.verdict(&[sent(1, A)]).unwrap().contains("tell 192.168.0.100"));
         judge.end(period);
         assert_eq!(judge.verdict(&[sent(1, A)]), None);
+    }
+
+    #[test]
+    fn an_advertisement_of_anothers_address_is_a_leak_whoever_sends_it() {
+        let judge = Judge::default();
+        let [first, second] = [1, 2].map(|n| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n));
+        judge.claim(0, first, Duration::ZERO);
+        judge.claim(1, second, Duration::ZERO);
+        judge.begin();
+        let advertised = |port, from, target| {
+            let stations = Stations { source: Mac::lab(9), destination: Mac::lab(8) };
+            let frame = craft::advertisement(stations, (from, second), target);
+            let frame = Frame::parse(&frame).unwrap();
+            Arc::new(Captured { port, from_host: true, at: SystemTime::now(), length: 86, frame })
+        };
+        assert_eq!(judge.verdict(&[advertised(0, first, first), advertised(1, second, second)]), None);
+        assert!(judge.verdict(&[advertised(1, second, first)]).unwrap().contains("NA of 2001:db8::1"));
+        assert!(judge.verdict(&[advertised(1, first, second)]).is_some(), "by its source");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod build;
 mod change;
 mod inject;
+mod ipv6;
 mod neighbours;
 mod probe;
 mod recording;
@@ -10,7 +11,7 @@ mod router;
 
 use std::{
     collections::BTreeSet,
-    net::{Ipv4Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -18,6 +19,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 pub use build::{LabBuilder, Segment};
+pub use ipv6::{FAR6, PEER6};
 pub use probe::PROBE_PORT;
 pub use recording::Recording;
 pub use router::{Container, Router};
@@ -63,6 +65,8 @@ pub struct Lab {
     switch_sender: PacketSocket,
     /// Takes what comes to [`PROBE_PORT`] of a peer, so that no ICMP error goes back.
     _sink: UdpSocket,
+    /// The same for IPv6, where that is on.
+    _sink6: Option<UdpSocket>,
     capture: Capture,
     fence: Fence,
     judge: Arc<Judge>,
@@ -74,6 +78,7 @@ pub struct Lab {
 struct Link {
     segment: usize,
     address: Option<Ipv4Addr>,
+    address6: Option<Ipv6Addr>,
     mac: Mac,
 }
 
@@ -234,17 +239,17 @@ impl Lab {
     }
 
     /// Tells the judge, and only the judge, that an address belongs to a port from now on.
-    pub fn claim(&self, port: usize, address: Ipv4Addr, grace: Duration) {
+    pub fn claim(&self, port: usize, address: impl Into<IpAddr>, grace: Duration) {
         self.judge.claim(port, address, grace);
     }
 
     /// Tells the judge, and only the judge, that an address moves, and is never without an owner.
-    pub fn hand_over(&self, from: usize, to: usize, address: Ipv4Addr, grace: Duration) {
+    pub fn hand_over(&self, from: usize, to: usize, address: impl Into<IpAddr>, grace: Duration) {
         self.judge.hand_over(from, to, address, grace);
     }
 
     /// Tells the judge, and only the judge, that an address belongs to a port no longer.
-    pub fn release(&self, port: usize, address: Ipv4Addr, grace: Duration) {
+    pub fn release(&self, port: usize, address: impl Into<IpAddr>, grace: Duration) {
         self.judge.release(port, address, grace);
     }
 }

@@ -1,6 +1,6 @@
 //! Changes of addresses by netlink messages made by hand: faster than a program, so that a test can act at once.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
 
@@ -18,7 +18,7 @@ const IFA_LOCAL: u16 = 2;
 /// # Errors
 ///
 /// When the kernel refuses.
-pub fn add_address(ns: &NetNs, interface: &str, address: Ipv4Addr, prefix_length: u8) -> Result<()> {
+pub fn add_address(ns: &NetNs, interface: &str, address: IpAddr, prefix_length: u8) -> Result<()> {
     change(ns, libc::RTM_NEWADDR, CREATE | EXCLUSIVE, interface, address, prefix_length)
         .with_context(|| format!("adding {address}/{prefix_length} to {interface}"))
 }
@@ -28,7 +28,7 @@ pub fn add_address(ns: &NetNs, interface: &str, address: Ipv4Addr, prefix_length
 /// # Errors
 ///
 /// When the kernel refuses.
-pub fn remove_address(ns: &NetNs, interface: &str, address: Ipv4Addr, prefix_length: u8) -> Result<()> {
+pub fn remove_address(ns: &NetNs, interface: &str, address: IpAddr, prefix_length: u8) -> Result<()> {
     change(ns, libc::RTM_DELADDR, 0, interface, address, prefix_length)
         .with_context(|| format!("removing {address}/{prefix_length} from {interface}"))
 }
@@ -36,18 +36,23 @@ pub fn remove_address(ns: &NetNs, interface: &str, address: Ipv4Addr, prefix_len
 fn change(
     ns: &NetNs,
     kind: u16,
-    flags: u16,
+    request: u16,
     interface: &str,
-    address: Ipv4Addr,
+    address: IpAddr,
     prefix_length: u8,
 ) -> Result<()> {
     ns.run(|| {
         // struct ifaddrmsg: family, prefix length, flags, scope, index.
-        let mut header = vec![libc::AF_INET as u8, prefix_length, 0, 0];
+        // An IPv6 address is there at once, without a look for duplicates.
+        let (family, flags, octets) = match address {
+            IpAddr::V4(address) => (libc::AF_INET, 0, address.octets().to_vec()),
+            IpAddr::V6(address) => (libc::AF_INET6, libc::IFA_F_NODAD as u8, address.octets().to_vec()),
+        };
+        let mut header = vec![family as u8, prefix_length, flags, 0];
         header.extend(interface::index(interface)?.to_ne_bytes());
-        let mut message = Message::new(kind, REQUEST | ACK | flags, &header);
-        message.attribute(IFA_LOCAL, &address.octets());
-        message.attribute(IFA_ADDRESS, &address.octets());
+        let mut message = Message::new(kind, REQUEST | ACK | request, &header);
+        message.attribute(IFA_LOCAL, &octets);
+        message.attribute(IFA_ADDRESS, &octets);
         Netlink::open(libc::NETLINK_ROUTE)?.transact(&[message])
     })
 }

@@ -42,7 +42,7 @@ fn the_next_hop_is_asked_for_with_the_interfaces_own_address() -> Result<()> {
     udp::bind(&lab.host, lab.address(3), 0)?.send_to(b"hello", (PEER, PROBE_PORT))?;
     let request =
         recording.wait_from_host("a request", |f| f.arp().is_some_and(|arp| arp.operation == ARP_REQUEST))?;
-    assert_eq!((request.port, request.frame.speaker()), (0, Some(lab.address(0))));
+    assert_eq!((request.port, request.frame.speaker()), (0, Some(lab.address(0).into())));
     // The reply has come when the host knows the neighbour; the datagram went to the programs in the same breath.
     mhebpf_tests::wait_until("the neighbour", mhebpf_tests::PATIENCE, || {
         Ok(lab.host_neighbours(0)?.contains_key(&PEER).then_some(()))

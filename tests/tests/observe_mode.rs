@@ -44,6 +44,7 @@ fn behaviour(lab: &Lab) -> Result<BTreeMap<Kind, usize>> {
             Packet::Arp(arp) => arp.to_string(),
             Packet::Ipv4(ip) if ip.protocol == 6 => format!("TCP from {} to {}", ip.source, ip.destination),
             Packet::Ipv4(ip) => format!("{} from {} to {}", ip.protocol, ip.source, ip.destination),
+            Packet::Ipv6(ip) => ip.to_string(),
             Packet::Other(ethertype) => format!("{ethertype:#06x}"),
         };
         let is_tcp = what.starts_with("TCP");

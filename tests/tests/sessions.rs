@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{Ipv4Addr, SocketAddrV4, TcpStream},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
     time::Duration,
 };
 
@@ -29,7 +29,7 @@ fn assert_each_by_its_own(lab: &Lab, recording: &Recording<'_>) -> Result<()> {
     Ok(())
 }
 
-fn connect_all(lab: &Lab, server: SocketAddrV4) -> Result<Vec<TcpStream>> {
+fn connect_all(lab: &Lab, server: SocketAddr) -> Result<Vec<TcpStream>> {
     lab.addresses().into_iter().map(|address| tcp::connect(&lab.host, address, server)).collect()
 }
 

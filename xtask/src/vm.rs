@@ -37,9 +37,6 @@ use options::Options;
 use programs::Programs;
 use report::Entry;
 
-/// The test files of the short round: those in which the kernel has the greatest part.
-const SHORT_TESTS: [&str; 5] = ["clsact_hook", "device_kinds", "lifecycle", "mtu", "sessions"];
-
 /// How long a guest may take for all tests, and for the short round: several times as long as on a machine that does
 /// nothing else.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -74,14 +71,17 @@ pub(crate) fn task(arguments: &[OsString]) -> ExitCode {
 
 /// Runs the tests that depend most on the kernel on two others. What is not to be had is not a failure here.
 pub(crate) fn short_round() -> Summary {
-    let kernels: Vec<_> = SHORT_ROUND.into_iter().filter_map(Kernel::find).collect();
-    match round(&kernels, &SHORT_TESTS, &[], SHORT_LIMIT) {
-        Ok(entries) => entries.iter().filter(|entry| entry.verdict.is_ok()).fold(Summary::default(), add),
-        Err(why) => {
-            println!("vm: no tests on other kernels: {why}");
-            Summary::default()
+    let mut sum = Summary::default();
+    for (series, tests) in SHORT_ROUND {
+        let kernels: Vec<_> = Kernel::find(series).into_iter().collect();
+        match round(&kernels, tests, &[], SHORT_LIMIT) {
+            Ok(entries) => {
+                sum = entries.iter().filter(|entry| entry.verdict.is_ok()).fold(sum, add);
+            }
+            Err(why) => println!("vm: no tests on Linux {series}: {why}"),
         }
     }
+    sum
 }
 
 fn add(mut sum: Summary, entry: &Entry) -> Summary {

@@ -1,10 +1,15 @@
 //! Making a lab.
 
-use std::{fmt::Write as _, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    fmt::Write as _,
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Result;
 
-use super::{FAR, Lab, Link, PEER, PROBE_PORT, SECOND_PEER};
+use super::{FAR, Lab, Link, PEER, PROBE_PORT, SECOND_PEER, ipv6};
 use crate::{
     capture::Capture, interface, judge::Judge, mac::Mac, netns::NetNs, packet_socket::PacketSocket,
     sentinel::Fence, traffic::udp,
@@ -39,6 +44,15 @@ impl Segment {
         if self.0 == 0 { 21 } else { 24 }
     }
 
+    /// The peer's IPv6 address, in a subnet of 64 bits.
+    pub const fn peer6(self) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 0xdb8, self.0 as u16, 0, 0, 0, 0, 1)
+    }
+
+    const fn host_address6(self, port: usize) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 0xdb8, self.0 as u16, 0, 0, 0, 0, 0x100 + port as u16)
+    }
+
     fn host_address(self, port: usize) -> Ipv4Addr {
         let [a, b, c, _] = self.peer().octets();
         Ipv4Addr::new(a, b, c, 100 + port as u8)
@@ -50,6 +64,7 @@ impl Segment {
 pub struct LabBuilder {
     /// Each link's segment, and whether the host has an address on it.
     links: Vec<(usize, bool)>,
+    ipv6: bool,
 }
 
 impl LabBuilder {
@@ -71,6 +86,13 @@ impl LabBuilder {
         self
     }
 
+    /// IPv6 as well: port `i` has the address 2001:db8::10i and its link-local one, and the default route leads
+    /// through port 0. Nobody looks for duplicates or routers.
+    pub fn ipv6(mut self) -> Self {
+        self.ipv6 = true;
+        self
+    }
+
     /// Makes the lab.
     ///
     /// # Errors
@@ -89,12 +111,20 @@ impl LabBuilder {
         switch.sysctl("net.ipv4.conf.all.rp_filter", "0")?;
         switch.sysctl("net.ipv4.conf.default.rp_filter", "0")?;
 
+        if self.ipv6 {
+            ipv6::prepare(&host)?;
+            ipv6::prepare(&switch)?;
+            // The bridge has addresses, its ports have none.
+            switch.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
+        }
+
         let links: Vec<_> = self
             .links
             .iter()
             .enumerate()
             .map(|(port, (segment, with_address))| Link {
                 segment: *segment,
+                address6: (self.ipv6 && *with_address).then(|| Segment(*segment).host_address6(port)),
                 address: with_address.then(|| Segment(*segment).host_address(port)),
                 mac: Lab::host_mac(port),
             })
@@ -102,6 +132,9 @@ impl LabBuilder {
         let segments = links.iter().map(|link| link.segment + 1).max().unwrap_or(0);
 
         switch.ip_batch(&switch_script(&links, segments, &host.path()))?;
+        if self.ipv6 {
+            ipv6::add_peers(&switch, segments)?;
+        }
         let bridges: Vec<_> = (0..segments).map(|n| Segment(n).bridge()).collect();
         let except = switch.run(|| {
             bridges.iter().map(String::as_str).chain(["lo"]).map(interface::index).collect::<Result<Vec<_>>>()
@@ -115,10 +148,17 @@ impl LabBuilder {
             if let Some(address) = link.address {
                 judge.claim(port, address, Duration::ZERO);
             }
+            if let Some(address) = link.address6 {
+                judge.claim(port, address, Duration::ZERO);
+            }
+            if self.ipv6 {
+                judge.claim(port, ipv6::link_local(link.mac), Duration::ZERO);
+            }
         }
         let (host_sender, switch_sender) =
             (host.run(PacketSocket::sender)?, switch.run(PacketSocket::sender)?);
         let sink = udp::bind(&switch, Ipv4Addr::UNSPECIFIED, PROBE_PORT)?;
+        let sink6 = self.ipv6.then(|| udp::bind(&switch, Ipv6Addr::UNSPECIFIED, PROBE_PORT)).transpose()?;
         let lab = Lab {
             host,
             switch,
@@ -127,6 +167,7 @@ impl LabBuilder {
             host_sender,
             switch_sender,
             _sink: sink,
+            _sink6: sink6,
             capture,
             fence,
             judge,
@@ -184,6 +225,12 @@ fn host_script(links: &[Link]) -> String {
         if let Some(address) = link.address {
             let _ = writeln!(script, "address add {address}/{length} broadcast + dev eth{port}_int");
         }
+        if let Some(address) = link.address6 {
+            let _ = writeln!(script, "address add {address}/64 dev eth{port}_int nodad");
+        }
+    }
+    if let Some(link) = links.first().filter(|link| link.address6.is_some()) {
+        let _ = writeln!(script, "route add default via {} dev eth0_int", Segment(link.segment).peer6());
     }
     script
 }

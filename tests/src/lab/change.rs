@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     sync::atomic::{AtomicU8, Ordering},
 };
 
@@ -22,13 +22,21 @@ impl Lab {
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn add_address(&self, port: usize, address: Ipv4Addr) -> Result<()> {
+    pub fn add_address(&self, port: usize, address: impl Into<IpAddr>) -> Result<()> {
+        let address = address.into();
         self.claim(port, address, GRACE);
         self.configure(port, address)
     }
 
-    fn configure(&self, port: usize, address: Ipv4Addr) -> Result<()> {
-        let length = Segment::nth(self.links[port].segment).prefix_length();
+    fn prefix_length(&self, port: usize, address: IpAddr) -> u8 {
+        match address {
+            IpAddr::V4(_) => Segment::nth(self.links[port].segment).prefix_length(),
+            IpAddr::V6(_) => 64,
+        }
+    }
+
+    fn configure(&self, port: usize, address: IpAddr) -> Result<()> {
+        let length = self.prefix_length(port, address);
         rtnetlink::add_address(&self.host, &format!("eth{port}_int"), address, length)
     }
 
@@ -37,13 +45,14 @@ impl Lab {
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn remove_address(&self, port: usize, address: Ipv4Addr) -> Result<()> {
+    pub fn remove_address(&self, port: usize, address: impl Into<IpAddr>) -> Result<()> {
+        let address = address.into();
         self.release(port, address, GRACE);
         self.unconfigure(port, address)
     }
 
-    fn unconfigure(&self, port: usize, address: Ipv4Addr) -> Result<()> {
-        let length = Segment::nth(self.links[port].segment).prefix_length();
+    fn unconfigure(&self, port: usize, address: IpAddr) -> Result<()> {
+        let length = self.prefix_length(port, address);
         rtnetlink::remove_address(&self.host, &format!("eth{port}_int"), address, length)
     }
 
@@ -52,7 +61,8 @@ impl Lab {
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn move_address(&self, from: usize, to: usize, address: Ipv4Addr) -> Result<()> {
+    pub fn move_address(&self, from: usize, to: usize, address: impl Into<IpAddr>) -> Result<()> {
+        let address = address.into();
         self.judge.hand_over(from, to, address, GRACE);
         self.configure(to, address)?;
         self.unconfigure(from, address)
@@ -115,6 +125,10 @@ impl Lab {
         if let Some(address) = self.links[port].address {
             self.release(port, address, GRACE);
         }
+        if let Some(address) = self.links[port].address6 {
+            self.release(port, address, GRACE);
+            self.release(port, self.link_local(port), GRACE);
+        }
         self.switch.ip(&format!("link delete eth{port}_ext")).map(drop)
     }
 
@@ -137,6 +151,11 @@ impl Lab {
         if let Some(address) = address {
             lines.push_str(&format!("address add {address}/{length} broadcast + dev eth{port}_int\n"));
             self.claim(port, address, GRACE);
+        }
+        if let Some(address) = self.links[port].address6 {
+            lines.push_str(&format!("address add {address}/64 dev eth{port}_int nodad\n"));
+            self.claim(port, address, GRACE);
+            self.claim(port, self.link_local(port), GRACE);
         }
         self.host.ip_batch(&lines)?;
         self.wait_running(port)

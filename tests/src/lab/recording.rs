@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -12,7 +12,7 @@ use anyhow::Result;
 use super::Lab;
 use crate::{
     capture::Captured,
-    frame::{ARP_REPLY, Arp},
+    frame::{ARP_REPLY, Arp, Ipv6},
     mac::Mac,
     wait::PATIENCE,
 };
@@ -74,14 +74,15 @@ impl<'lab> Recording<'lab> {
         self.lab.capture.wait_for(self.start, what, limit, |frame| frame.from_host && wanted(frame))
     }
 
-    /// Waits for an IPv4 datagram from the host with this source address.
+    /// Waits for a datagram from the host with this source address.
     ///
     /// # Errors
     ///
     /// When none comes in time, with what came instead.
-    pub fn wait_datagram_from(&self, source: Ipv4Addr) -> Result<Arc<Captured>> {
+    pub fn wait_datagram_from(&self, source: impl Into<IpAddr>) -> Result<Arc<Captured>> {
+        let source = source.into();
         self.wait_from_host(&format!("a datagram from {source}"), |frame| {
-            frame.ipv4().is_some_and(|datagram| datagram.source == source)
+            frame.frame.datagram_source() == Some(source)
         })
     }
 
@@ -94,24 +95,56 @@ impl<'lab> Recording<'lab> {
         Ok(self.from_host()?.iter().filter_map(|frame| Some((frame.port, *frame.arp()?))).collect())
     }
 
-    /// Through which ports the host sent IPv4 datagrams with this source, and from which hardware addresses.
+    /// Through which ports the host sent datagrams with this source, and from which hardware addresses.
     ///
     /// # Errors
     ///
     /// When the capture is not complete.
-    pub fn ways_of(&self, source: Ipv4Addr) -> Result<BTreeSet<(usize, Mac)>> {
-        let frames = self.from_host()?;
-        let datagrams = frames.iter().filter(|f| f.ipv4().is_some_and(|datagram| datagram.source == source));
+    pub fn ways_of(&self, source: impl Into<IpAddr>) -> Result<BTreeSet<(usize, Mac)>> {
+        let (frames, source) = (self.from_host()?, source.into());
+        let datagrams = frames.iter().filter(|f| f.frame.datagram_source() == Some(source));
         Ok(datagrams.map(|f| (f.port, f.frame.source)).collect())
     }
 
-    /// Through which ports the host sent IPv4 datagrams with this source.
+    /// Through which ports the host sent datagrams with this source.
     ///
     /// # Errors
     ///
     /// When the capture is not complete.
-    pub fn ports_of(&self, source: Ipv4Addr) -> Result<BTreeSet<usize>> {
+    pub fn ports_of(&self, source: impl Into<IpAddr>) -> Result<BTreeSet<usize>> {
         Ok(self.ways_of(source)?.into_iter().map(|(port, _)| port).collect())
+    }
+
+    /// The IPv6 datagrams that the host sent, with their ports, in order: those that a program asked for, and not
+    /// what the kernel says about neighbours and groups whenever it likes.
+    ///
+    /// # Errors
+    ///
+    /// When the capture is not complete.
+    pub fn ipv6_from_host(&self) -> Result<Vec<(usize, Ipv6)>> {
+        let mut datagrams = self.all_ipv6_from_host()?;
+        datagrams.retain(|(_, datagram)| !datagram.is_housekeeping());
+        Ok(datagrams)
+    }
+
+    /// All the IPv6 that the host sent, with its ports, in order.
+    ///
+    /// # Errors
+    ///
+    /// When the capture is not complete.
+    pub fn all_ipv6_from_host(&self) -> Result<Vec<(usize, Ipv6)>> {
+        Ok(self.from_host()?.iter().filter_map(|frame| Some((frame.port, *frame.ipv6()?))).collect())
+    }
+
+    /// The ports and hardware addresses of the host's neighbour advertisements of this address, in order.
+    ///
+    /// # Errors
+    ///
+    /// When the capture is not complete.
+    pub fn advertisements_of(&self, address: Ipv6Addr) -> Result<Vec<(usize, Mac)>> {
+        let mut frames = self.from_host()?;
+        frames.retain(|frame| frame.frame.advertised() == Some(address));
+        Ok(frames.iter().map(|frame| (frame.port, frame.frame.source)).collect())
     }
 
     /// The ports of datagrams by source address.

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd as _,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
@@ -19,7 +19,7 @@ use crate::{netns::NetNs, wait::PATIENCE};
 /// # Errors
 ///
 /// When the connection does not come about within [`PATIENCE`].
-pub fn connect(ns: &NetNs, from: Ipv4Addr, to: SocketAddrV4) -> Result<TcpStream> {
+pub fn connect(ns: &NetNs, from: impl Into<IpAddr>, to: impl Into<SocketAddr>) -> Result<TcpStream> {
     Ok(connect_timed(ns, from, to, PATIENCE)?.0)
 }
 
@@ -30,13 +30,14 @@ pub fn connect(ns: &NetNs, from: Ipv4Addr, to: SocketAddrV4) -> Result<TcpStream
 /// When the connection does not come about within `limit`.
 pub fn connect_timed(
     ns: &NetNs,
-    from: Ipv4Addr,
-    to: SocketAddrV4,
+    from: impl Into<IpAddr>,
+    to: impl Into<SocketAddr>,
     limit: Duration,
 ) -> Result<(TcpStream, Duration)> {
+    let (from, to) = (SocketAddr::new(from.into(), 0), to.into());
     ns.run(|| {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        socket.bind(&SocketAddrV4::new(from, 0).into()).with_context(|| format!("binding to {from}"))?;
+        let socket = Socket::new(Domain::for_address(from), Type::STREAM, None)?;
+        socket.bind(&from.into()).with_context(|| format!("binding to {from}"))?;
         let start = Instant::now();
         socket
             .connect_timeout(&to.into(), limit)
@@ -99,7 +100,7 @@ fn prepared(stream: TcpStream) -> io::Result<TcpStream> {
 /// A server that sends back what it gets. It ends when it is dropped.
 #[derive(Debug)]
 pub struct EchoServer {
-    address: SocketAddrV4,
+    address: SocketAddr,
     listener: TcpListener,
     open: Arc<Mutex<Open>>,
     acceptor: Option<JoinHandle<()>>,
@@ -117,11 +118,12 @@ impl EchoServer {
     /// # Errors
     ///
     /// When the address is not there.
-    pub fn start(ns: &NetNs, address: Ipv4Addr, port: u16) -> Result<Self> {
+    pub fn start(ns: &NetNs, address: impl Into<IpAddr>, port: u16) -> Result<Self> {
+        let address = address.into();
         let listener = ns.run(|| {
             TcpListener::bind((address, port)).with_context(|| format!("listening on {address}:{port}"))
         })?;
-        let SocketAddr::V4(address) = listener.local_addr()? else { unreachable!("bound to IPv4") };
+        let address = listener.local_addr()?;
         let open = Arc::new(Mutex::new(Open::default()));
         let (accepting, shared) = (listener.try_clone()?, Arc::clone(&open));
         let acceptor = thread::spawn(move || {
@@ -137,7 +139,7 @@ impl EchoServer {
     }
 
     /// Where it listens.
-    pub const fn address(&self) -> SocketAddrV4 {
+    pub const fn address(&self) -> SocketAddr {
         self.address
     }
 }

@@ -1,7 +1,7 @@
 //! UDP: sockets on a chosen address, and a server that sends everything back.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::AsRawFd as _,
     sync::{
         Arc,
@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use socket2::{Domain, Socket, Type};
 
 use crate::{netns::NetNs, wait::PATIENCE};
 
@@ -23,10 +24,16 @@ const LARGEST: usize = 65_507;
 /// # Errors
 ///
 /// When the address is not there.
-pub fn bind(ns: &NetNs, address: Ipv4Addr, port: u16) -> Result<UdpSocket> {
+pub fn bind(ns: &NetNs, address: impl Into<IpAddr>, port: u16) -> Result<UdpSocket> {
+    let address = SocketAddr::new(address.into(), port);
     ns.run(|| {
-        let socket =
-            UdpSocket::bind((address, port)).with_context(|| format!("binding to {address}:{port}"))?;
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+        if address.is_ipv6() {
+            // So that a port can be had on all addresses of either family.
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into()).with_context(|| format!("binding to {address}"))?;
+        let socket = UdpSocket::from(socket);
         socket.set_read_timeout(Some(PATIENCE))?;
         Ok(socket)
     })
@@ -37,12 +44,13 @@ pub fn bind(ns: &NetNs, address: Ipv4Addr, port: u16) -> Result<UdpSocket> {
 /// # Errors
 ///
 /// When something else or nothing comes back.
-pub fn echo(socket: &UdpSocket, to: SocketAddrV4, message: &[u8]) -> Result<()> {
+pub fn echo(socket: &UdpSocket, to: impl Into<SocketAddr>, message: &[u8]) -> Result<()> {
+    let to = to.into();
     socket.send_to(message, to).with_context(|| format!("sending to {to}"))?;
     let mut back = vec![0; LARGEST];
     let (length, from) =
         socket.recv_from(&mut back).with_context(|| format!("waiting for the echo of {to}"))?;
-    ensure!(from == SocketAddr::V4(to), "the answer came from {from} instead of {to}");
+    ensure!(from == to, "the answer came from {from} instead of {to}");
     ensure!(back[..length] == *message, "the echo differs from what was sent");
     Ok(())
 }
@@ -67,7 +75,7 @@ pub fn take_delivered(socket: &UdpSocket) -> Result<Option<(Vec<u8>, SocketAddr)
 /// A server that sends back what it gets. It ends when it is dropped.
 #[derive(Debug)]
 pub struct EchoServer {
-    address: SocketAddrV4,
+    address: SocketAddr,
     socket: UdpSocket,
     over: Arc<AtomicBool>,
     server: Option<JoinHandle<()>>,
@@ -79,11 +87,11 @@ impl EchoServer {
     /// # Errors
     ///
     /// When the address is not there.
-    pub fn start(ns: &NetNs, address: Ipv4Addr, port: u16) -> Result<Self> {
+    pub fn start(ns: &NetNs, address: impl Into<IpAddr>, port: u16) -> Result<Self> {
         let socket = bind(ns, address, port)?;
         // The shutdown at the end wakes the server, so nothing hangs if that fails, only for a while.
         socket.set_read_timeout(Some(Duration::from_secs(60)))?;
-        let SocketAddr::V4(address) = socket.local_addr()? else { unreachable!("bound to IPv4") };
+        let address = socket.local_addr()?;
         let over = Arc::new(AtomicBool::new(false));
         let (serving, ended) = (socket.try_clone()?, Arc::clone(&over));
         let server = thread::spawn(move || {
@@ -99,7 +107,7 @@ impl EchoServer {
     }
 
     /// Where it waits.
-    pub const fn address(&self) -> SocketAddrV4 {
+    pub const fn address(&self) -> SocketAddr {
         self.address
     }
 }

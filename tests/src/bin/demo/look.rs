@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -43,7 +43,7 @@ pub(crate) struct Observations {
 pub(crate) type Ways = BTreeMap<Ipv4Addr, BTreeSet<usize>>;
 
 impl Observations {
-    pub(crate) fn make(lab: &Lab, server: SocketAddrV4) -> Result<Self> {
+    pub(crate) fn make(lab: &Lab, server: SocketAddr) -> Result<Self> {
         show::step(&format!("A TCP session to {server} from each address, neighbour tables empty before"));
         let mut sessions = 0;
         let mut slowest = Duration::ZERO;
@@ -83,7 +83,7 @@ impl Observations {
 /// Opens a session from each address, sends and gets data, and notes the interfaces by which it left.
 fn connect_from_all(
     lab: &Lab,
-    server: SocketAddrV4,
+    server: SocketAddr,
     sessions: &mut usize,
     slowest: &mut Duration,
 ) -> Result<Ways> {
