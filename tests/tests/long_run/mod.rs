@@ -39,7 +39,7 @@ fn many_random_packets_fare_as_the_oracle_says() -> Result<()> {
 
 /// For minutes: `cargo xtask oracle`.
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes minutes: run by `cargo xtask oracle`"]
 fn very_many_random_packets_fare_as_the_oracle_says() -> Result<()> {
     run(number("MHEBPF_ORACLE_HOSTS")?.unwrap_or(300), number("MHEBPF_ORACLE_PACKETS")?.unwrap_or(10_000))
 }
