@@ -9,31 +9,20 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use mhebpf_tests::{
-    GRACE, Lab, Mac, PATIENCE, PEER,
+    GRACE, Lab, Mac, PEER,
     frame::ARP_REPLY,
     lab::PROBE_PORT,
     traffic::{ARTICLE_PORT, tcp, udp},
-    wait_until,
 };
 
 const EXTRA: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 150);
-
-/// Waits until what an AF_PACKET socket sends through one port with this source leaves through these ports only.
-fn wait_until_it_leaves_by(lab: &Lab, through: usize, source: Ipv4Addr, ports: &[usize]) -> Result<()> {
-    let ports = BTreeSet::from_iter(ports.iter().copied());
-    wait_until(&format!("{source} to leave by {ports:?}"), PATIENCE, || {
-        let recording = lab.record();
-        lab.emit(through, source)?;
-        Ok((recording.ports_of(source)? == ports).then_some(()))
-    })
-}
 
 #[test]
 fn an_added_address_belongs_to_its_interface() -> Result<()> {
     let lab = Lab::article()?;
     let daemon = lab.mhebpf(&[])?;
     lab.add_address(2, EXTRA)?;
-    wait_until_it_leaves_by(&lab, 0, EXTRA, &[2])?;
+    lab.wait_until_it_leaves_by(0, EXTRA, &[2])?;
     // And the other interfaces no longer answer for it.
     let recording = lab.record();
     lab.ask_all(EXTRA)?;
@@ -66,9 +55,9 @@ fn a_removed_address_is_foreign() -> Result<()> {
     let lab = Lab::article()?;
     lab.add_address(2, EXTRA)?;
     let daemon = lab.mhebpf(&[])?;
-    wait_until_it_leaves_by(&lab, 0, EXTRA, &[2])?;
+    lab.wait_until_it_leaves_by(0, EXTRA, &[2])?;
     lab.remove_address(2, EXTRA)?;
-    wait_until_it_leaves_by(&lab, 0, EXTRA, &[0])?;
+    lab.wait_until_it_leaves_by(0, EXTRA, &[0])?;
     daemon.stop()?;
     lab.finish()
 }
@@ -94,7 +83,7 @@ fn a_moving_address_keeps_to_its_owner_while_traffic_flows() -> Result<()> {
         });
         let moves = [(1, 2), (2, 3), (3, 0), (0, 1)].into_iter().try_for_each(|(from, to)| {
             lab.move_address(from, to, EXTRA)?;
-            wait_until_it_leaves_by(&lab, (to + 1) % 4, EXTRA, &[to])?;
+            lab.wait_until_it_leaves_by((to + 1) % 4, EXTRA, &[to])?;
             // The peer has been told, so the session goes on.
             tcp::echo(&mut stream, b"still here").with_context(|| format!("after the move to port {to}"))
         });
@@ -145,7 +134,7 @@ fn an_address_on_two_interfaces_has_two_owners() -> Result<()> {
 
     // Without the one the other is left.
     lab.remove_address(1, EXTRA)?;
-    wait_until_it_leaves_by(&lab, 1, EXTRA, &[2])?;
+    lab.wait_until_it_leaves_by(1, EXTRA, &[2])?;
     daemon.stop()?;
     lab.finish()
 }
@@ -159,7 +148,7 @@ fn of_two_owners_the_one_that_is_up_is_taken() -> Result<()> {
     let daemon = lab.mhebpf(&[])?;
     for (down, left) in [(1, 2), (2, 1)] {
         lab.down(down)?;
-        wait_until_it_leaves_by(&lab, 0, EXTRA, &[left])?;
+        lab.wait_until_it_leaves_by(0, EXTRA, &[left])?;
         lab.up(down)?;
         lab.wait_in_step(0, 3)?;
     }
@@ -223,7 +212,7 @@ fn an_address_on_loopback_is_owned_by_every_interface() -> Result<()> {
     let daemon = lab.mhebpf_quietly(&["--unknown", "drop"])?;
     lab.host.ip(&format!("address add {EXTRA}/32 dev lo"))?;
     for port in lab.ports() {
-        wait_until_it_leaves_by(&lab, port, EXTRA, &[port])?;
+        lab.wait_until_it_leaves_by(port, EXTRA, &[port])?;
     }
     let recording = lab.record();
     lab.ask_all(EXTRA)?;

@@ -1,22 +1,9 @@
 //! Addresses that are local by a route: AnyIP, and the VIP routes of cloud agents.
 
-use std::{
-    collections::BTreeSet,
-    net::{Ipv4Addr, SocketAddrV4},
-};
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::Result;
-use mhebpf_tests::{GRACE, Lab, PATIENCE, lab::PROBE_PORT, traffic::udp, wait_until};
-
-/// Waits until what is sent through a port with this source leaves through these ports.
-fn wait_until_it_leaves_by(lab: &Lab, through: usize, source: Ipv4Addr, ports: &[usize]) -> Result<()> {
-    let ports = BTreeSet::from_iter(ports.iter().copied());
-    wait_until(&format!("{source} to leave by {ports:?}"), PATIENCE, || {
-        let recording = lab.record();
-        lab.emit(through, source)?;
-        Ok((recording.ports_of(source)? == ports).then_some(()))
-    })
-}
+use mhebpf_tests::{GRACE, Lab, lab::PROBE_PORT, traffic::udp};
 
 #[test]
 fn a_vip_route_through_an_interface_is_owned_by_it() -> Result<()> {
@@ -29,8 +16,8 @@ fn a_vip_route_through_an_interface_is_owned_by_it() -> Result<()> {
     let daemon = lab.mhebpf_quietly(&[])?;
     for vip in [single, of_prefix] {
         lab.claim(2, vip, GRACE);
-        wait_until_it_leaves_by(&lab, 0, vip, &[2])?;
-        wait_until_it_leaves_by(&lab, 2, vip, &[2])?;
+        lab.wait_until_it_leaves_by(0, vip, &[2])?;
+        lab.wait_until_it_leaves_by(2, vip, &[2])?;
         let socket = udp::bind(&lab.host, Ipv4Addr::UNSPECIFIED, PROBE_PORT)?;
         lab.deliver(0, SocketAddrV4::new(vip, PROBE_PORT), b"stray")?;
         lab.deliver(2, SocketAddrV4::new(vip, PROBE_PORT), b"right")?;
@@ -41,7 +28,7 @@ fn a_vip_route_through_an_interface_is_owned_by_it() -> Result<()> {
     // It moves as an address does.
     lab.host.ip("route change local 10.77.0.0/16 dev eth3_int table local proto 66")?;
     lab.hand_over(2, 3, of_prefix, GRACE);
-    wait_until_it_leaves_by(&lab, 2, of_prefix, &[3])?;
+    lab.wait_until_it_leaves_by(2, of_prefix, &[3])?;
     daemon.stop()?;
     lab.finish()
 }
@@ -57,12 +44,12 @@ fn anyip_is_host_wide_and_other_tables_say_nothing() -> Result<()> {
     let daemon = lab.mhebpf_quietly(&[])?;
     for port in lab.ports() {
         lab.claim(port, anyip, GRACE);
-        wait_until_it_leaves_by(&lab, port, anyip, &[port])?;
+        lab.wait_until_it_leaves_by(port, anyip, &[port])?;
         // A transparent proxy's table makes nothing local: this is foreign, and what is owned stays so.
         lab.claim(port, proxied, GRACE);
-        wait_until_it_leaves_by(&lab, port, proxied, &[port])?;
+        lab.wait_until_it_leaves_by(port, proxied, &[port])?;
     }
-    wait_until_it_leaves_by(&lab, 0, lab.address(1), &[1])?;
+    lab.wait_until_it_leaves_by(0, lab.address(1), &[1])?;
     daemon.stop()?;
     lab.finish()
 }

@@ -160,4 +160,18 @@ impl Lab {
         self.host.ip_batch(&lines)?;
         self.wait_running(port)
     }
+
+    /// Waits until what an AF_PACKET socket sends through one port with this source leaves through these ports only.
+    ///
+    /// # Errors
+    ///
+    /// When that is not so in time.
+    pub fn wait_until_it_leaves_by(&self, through: usize, source: Ipv4Addr, ports: &[usize]) -> Result<()> {
+        let ports = BTreeSet::from_iter(ports.iter().copied());
+        wait_until(&format!("{source} to leave by {ports:?}"), PATIENCE, || {
+            let recording = self.record();
+            self.emit(through, source)?;
+            Ok((recording.ports_of(source)? == ports).then_some(()))
+        })
+    }
 }
