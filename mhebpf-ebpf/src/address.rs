@@ -38,6 +38,12 @@ impl Ipv4 {
         Self(u32::from_ne_bytes(octets))
     }
 
+    /// Makes an address of the 32 bits as they lie in memory.
+    #[inline(always)]
+    pub const fn from_wire(word: u32) -> Self {
+        Self(word)
+    }
+
     /// The four octets in network byte order.
     #[inline(always)]
     pub const fn octets(self) -> [u8; 4] {
@@ -91,16 +97,7 @@ impl Address for Ipv4 {
 
     #[inline(always)]
     fn is_inline(self, iface: &Iface) -> bool {
-        let a = &iface.addresses;
-        // Written out, so that it stays a row of compares with no loop for the verifier to walk.
-        a[0] == self
-            || a[1] == self
-            || a[2] == self
-            || a[3] == self
-            || a[4] == self
-            || a[5] == self
-            || a[6] == self
-            || a[7] == self
+        iface.has_inline(self.0.into())
     }
 }
 
@@ -126,6 +123,13 @@ impl Ipv6 {
         self.0
     }
 
+    /// The first and the second eight octets as they lie in memory, for comparing.
+    #[inline(always)]
+    pub const fn halves(self) -> (u64, u64) {
+        let [a, b, c, d] = self.0;
+        (join(a as u64, b as u64), join(c as u64, d as u64))
+    }
+
     /// Makes an address of its sixteen octets, the first one first.
     pub const fn new(octets: [u8; 16]) -> Self {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
@@ -149,6 +153,12 @@ impl Ipv6 {
     }
 }
 
+/// Two words of four bytes as they lie in memory one behind the other, each with nothing in its upper half.
+#[inline(always)]
+pub(crate) const fn join(first: u64, second: u64) -> u64 {
+    if cfg!(target_endian = "little") { first | second << 32 } else { first << 32 | second }
+}
+
 impl Address for Ipv6 {
     #[inline(always)]
     fn is_group(self) -> bool {
@@ -157,26 +167,19 @@ impl Address for Ipv6 {
 
     #[inline(always)]
     fn is_unspecified(self) -> bool {
-        self == Self::UNSPECIFIED
+        self.halves() == (0, 0)
     }
 
     /// `::1` (RFC 4291 section 2.5.3).
     #[inline(always)]
     fn is_loopback(self) -> bool {
-        self == Self([0, 0, 0, 1_u32.to_be()])
+        self.halves() == (0, 1_u64.to_be())
     }
 
     #[inline(always)]
     fn is_inline(self, iface: &Iface) -> bool {
-        let a = &iface.addresses6;
-        a[0] == self
-            || a[1] == self
-            || a[2] == self
-            || a[3] == self
-            || a[4] == self
-            || a[5] == self
-            || a[6] == self
-            || a[7] == self
+        let (high, low) = self.halves();
+        iface.has_inline6(high, low)
     }
 }
 

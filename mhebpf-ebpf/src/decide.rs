@@ -82,7 +82,8 @@ impl Action {
 /// Section 3.3.4.2 of RFC 1122: (A) on ingress by the destination, (B) on egress by the source; for ARP and NDP
 /// by the addresses that they ask for or announce. Packets that are forwarded are not for this function: they
 /// are nobody's violation. `decapsulated` says whether a packet that arrives came out of an IPsec tunnel or
-/// transport; it is asked only where that matters.
+/// transport; it is asked only where that matters. `glanced` says that the address of a datagram was not found among
+/// the inline ones ([`crate::glance`]), and saves looking for it there again.
 #[inline(always)]
 pub fn decide<T: Tables>(
     tables: &T,
@@ -90,9 +91,10 @@ pub fn decide<T: Tables>(
     ifindex: u32,
     iface: &Iface,
     packet: &Packet,
+    glanced: bool,
     decapsulated: impl Fn() -> bool,
 ) -> Verdict {
-    let at = Place { tables, ifindex, iface };
+    let at = Place { tables, ifindex, iface, glanced };
     match (direction, packet.network) {
         (Direction::Egress, Network::Ipv4(datagram)) => at.send(Family::Ipv4, datagram, packet.group),
         (Direction::Egress, Network::Ipv6(datagram, discovery)) => {
@@ -132,6 +134,7 @@ struct Place<'a, T> {
     tables: &'a T,
     ifindex: u32,
     iface: &'a Iface,
+    glanced: bool,
 }
 
 impl<'a, T: Tables> Place<'a, T> {
@@ -140,8 +143,24 @@ impl<'a, T: Tables> Place<'a, T> {
     where
         T: AddressTables<A>,
     {
-        // The inline addresses first: nearly all packets end here, with no hash lookup.
-        if address.is_inline(self.iface) || address.is_unspecified() {
+        // The inline addresses first: most end here, with no hash lookup.
+        if address.is_inline(self.iface) { Standing::Own } else { self.standing_beyond_inline(address) }
+    }
+
+    #[inline(always)]
+    fn standing_of_datagram<A: Address>(&self, address: A) -> Standing<'a>
+    where
+        T: AddressTables<A>,
+    {
+        if self.glanced { self.standing_beyond_inline(address) } else { self.standing(address) }
+    }
+
+    #[inline(always)]
+    fn standing_beyond_inline<A: Address>(&self, address: A) -> Standing<'a>
+    where
+        T: AddressTables<A>,
+    {
+        if address.is_unspecified() {
             return Standing::Own;
         }
         if address.is_loopback() {
@@ -172,12 +191,11 @@ impl<'a, T: Tables> Place<'a, T> {
         T: AddressTables<A>,
     {
         let send = self.iface.send();
-        let enforced = match send {
-            Send::Off => return Verdict::Pass,
-            Send::Observe => false,
-            Send::Drop | Send::Redirect => true,
-        };
-        let owners = match self.standing(datagram.source) {
+        if send == Send::Off {
+            return Verdict::Pass;
+        }
+        let enforced = send.is_enforced();
+        let owners = match self.standing_of_datagram(datagram.source) {
             Standing::Own => return Verdict::Pass,
             Standing::Loopback => return drop(family, Reason::Loopback, enforced),
             Standing::Foreign => return self.foreign(family, enforced),
@@ -201,12 +219,12 @@ impl<'a, T: Tables> Place<'a, T> {
     where
         T: AddressTables<A>,
     {
-        let enforced = match self.iface.receive() {
-            Receive::Off => return Verdict::Pass,
-            Receive::Observe => false,
-            Receive::Drop => true,
-        };
-        match self.standing(datagram.destination) {
+        let receive = self.iface.receive();
+        if receive == Receive::Off {
+            return Verdict::Pass;
+        }
+        let enforced = receive.is_enforced();
+        match self.standing_of_datagram(datagram.destination) {
             Standing::Own | Standing::Foreign => Verdict::Pass,
             Standing::Loopback => drop(family, Reason::Loopback, enforced),
             // What carried it here was for this interface, and what is inside the security policies judge.
@@ -219,7 +237,11 @@ impl<'a, T: Tables> Place<'a, T> {
 
     #[inline(always)]
     fn send_arp(&self, arp: Arp) -> Verdict {
-        let Some(enforced) = self.announce_enforced() else { return Verdict::Pass };
+        let announce = self.iface.announce();
+        if announce == Announce::Off {
+            return Verdict::Pass;
+        }
+        let enforced = announce.is_enforced();
         match self.standing(arp.sender) {
             Standing::Own => return Verdict::Pass,
             Standing::Loopback => return drop(Family::Arp, Reason::Loopback, enforced),
@@ -244,7 +266,11 @@ impl<'a, T: Tables> Place<'a, T> {
 
     #[inline(always)]
     fn receive_arp(&self, arp: Arp) -> Verdict {
-        let Some(enforced) = self.announce_enforced() else { return Verdict::Pass };
+        let announce = self.iface.announce();
+        if announce == Announce::Off {
+            return Verdict::Pass;
+        }
+        let enforced = announce.is_enforced();
         match self.standing(arp.target) {
             Standing::Own | Standing::Foreign => Verdict::Pass,
             Standing::Loopback => drop(Family::Arp, Reason::Loopback, enforced),
@@ -267,21 +293,15 @@ impl<'a, T: Tables> Place<'a, T> {
 
     #[inline(always)]
     fn discovered(&self, target: Ipv6, reason: Reason) -> Verdict {
-        let Some(enforced) = self.announce_enforced() else { return Verdict::Pass };
+        let announce = self.iface.announce();
+        if announce == Announce::Off {
+            return Verdict::Pass;
+        }
+        let enforced = announce.is_enforced();
         match self.standing(target) {
             Standing::Own | Standing::Foreign => Verdict::Pass,
             Standing::Loopback => drop(Family::Ndp, Reason::Loopback, enforced),
             Standing::Elsewhere(_) => drop(Family::Ndp, reason, enforced),
-        }
-    }
-
-    /// Whether ARP and NDP are enforced or only observed; `None` where they are not judged.
-    #[inline(always)]
-    fn announce_enforced(&self) -> Option<bool> {
-        match self.iface.announce() {
-            Announce::Off => None,
-            Announce::Observe => Some(false),
-            Announce::Enforce => Some(true),
         }
     }
 

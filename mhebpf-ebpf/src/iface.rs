@@ -5,6 +5,12 @@ use crate::{Ipv4, Ipv6};
 /// How many addresses of each family an [`Iface`] carries inline.
 pub const INLINE_ADDRESSES: usize = 8;
 
+/// How many interfaces are found by their ifindex alone, those with the lowest ones.
+pub const DIRECT_IFACES: u32 = 4096;
+
+/// For how many interfaces with a higher ifindex there is room besides.
+pub const HIGH_IFACES: u32 = 8192;
+
 /// What happens to a packet that would leave with a source address owned elsewhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
@@ -53,6 +59,23 @@ pub enum Unknown {
     Drop = 1,
 }
 
+macro_rules! is_enforced {
+    ($($policy:ty),+) => {$(
+        impl $policy {
+            /// Whether what is decided is done, and not only counted.
+            ///
+            /// One bit of the number says it, for all policies alike: the verifier would follow a branch both ways up to
+            /// the end.
+            #[inline(always)]
+            pub const fn is_enforced(self) -> bool {
+                self as u8 & 2 != 0
+            }
+        }
+    )+};
+}
+
+is_enforced!(Send, Receive, Announce);
+
 /// An interface as the programs see it: one cache line for IPv4 and ARP, and two more for IPv6, found by its
 /// ifindex.
 ///
@@ -85,8 +108,13 @@ pub struct Iface {
     /// The prefix length of the IPv4 address in the same slot, 0 to 32.
     pub prefix_lengths: [u8; INLINE_ADDRESSES],
     /// Owned IPv6 addresses; [`Ipv6::UNSPECIFIED`] marks an empty slot.
-    pub addresses6: [Ipv6; INLINE_ADDRESSES],
+    pub addresses6: [Slot6; INLINE_ADDRESSES],
 }
+
+/// An IPv6 address where its halves can be read with one load each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C, align(8))]
+pub struct Slot6(pub Ipv6);
 
 const _: () = assert!(size_of::<Iface>() == 192);
 
@@ -114,7 +142,7 @@ impl Iface {
         reserved: [0; 2],
         addresses: [Ipv4::UNSPECIFIED; INLINE_ADDRESSES],
         prefix_lengths: [0; INLINE_ADDRESSES],
-        addresses6: [Ipv6::UNSPECIFIED; INLINE_ADDRESSES],
+        addresses6: [Slot6(Ipv6::UNSPECIFIED); INLINE_ADDRESSES],
     };
 
     /// The policy for packets that leave. An unknown number counts as [`Send::Off`].
@@ -179,6 +207,25 @@ impl Iface {
     #[inline(always)]
     pub const fn has_prefixes(&self) -> bool {
         self.flags & Self::PREFIXES != 0
+    }
+
+    /// Whether an IPv4 address, given as [`Ipv4::to_wire`] has it, is in an inline slot.
+    ///
+    /// It takes a word of eight bytes: the compiler would clear the upper half of a shorter one before each compare.
+    #[inline(always)]
+    pub fn has_inline(&self, address: u64) -> bool {
+        let is = |slot: Ipv4| u64::from(slot.to_wire()) == address;
+        let a = &self.addresses;
+        // Written out, so that it stays a row of compares with no loop for the verifier to walk.
+        is(a[0]) || is(a[1]) || is(a[2]) || is(a[3]) || is(a[4]) || is(a[5]) || is(a[6]) || is(a[7])
+    }
+
+    /// Whether an IPv6 address, given as [`Ipv6::halves`], is in an inline slot.
+    #[inline(always)]
+    pub fn has_inline6(&self, high: u64, low: u64) -> bool {
+        let is = |slot: Slot6| slot.0.halves() == (high, low);
+        let a = &self.addresses6;
+        is(a[0]) || is(a[1]) || is(a[2]) || is(a[3]) || is(a[4]) || is(a[5]) || is(a[6]) || is(a[7])
     }
 
     /// The own address to speak to `target` with: the first in a subnet that holds `target`, else the first

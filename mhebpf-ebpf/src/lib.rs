@@ -3,12 +3,13 @@
 //!
 //! Nothing here does I/O or depends on the kernel, so the same code runs inside the TC programs,
 //! in the daemon and in the tests. The way of a packet is *parse* ([`packet`]), *decide*
-//! ([`decide`]) and *act* (the binary target of this crate).
+//! ([`decide`]) and *act* (the binary target of this crate). Nearly all pass before, at a [`glance`].
 #![no_std]
 
 pub mod address;
 pub mod counter;
 pub mod decide;
+pub mod glance;
 pub mod iface;
 pub mod next_hop;
 pub mod owners;
@@ -17,7 +18,9 @@ pub mod packet;
 pub use address::{Address, Ipv4, Ipv6};
 pub use counter::{CounterKey, Direction, Family, Reason};
 pub use decide::{Act, Action, AddressTables, Tables, Verdict};
-pub use iface::{Announce, INLINE_ADDRESSES, Iface, Receive, Send, Unknown};
+pub use iface::{
+    Announce, DIRECT_IFACES, HIGH_IFACES, INLINE_ADDRESSES, Iface, Receive, Send, Slot6, Unknown,
+};
 pub use next_hop::{Neighbour, NextHopKey};
 pub use owners::{FurtherOwnerKey, INLINE_OWNERS, Owners, OwnersKey};
 pub use packet::{Arp, ArpOperation, Datagram, Discovery, DiscoveryKind, Frame, Location, Network, Packet};

@@ -254,19 +254,37 @@ pub fn parse_at<F: Frame + ?Sized>(frame: &F, location: Location) -> Option<Pack
 
 #[inline(always)]
 fn parse_ipv4<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Datagram<Ipv4>> {
-    let header: [u8; Ipv4Hdr::LEN] = frame.read(offset)?;
-    let [version_and_length, ..] = header;
+    let [first, _, _, source, destination] = frame.read_words::<{ Ipv4Hdr::LEN / 4 }>(offset)?;
+    let [version_and_length, ..] = first.to_ne_bytes();
     // A header of less than five 32-bit words, or of another version, is no IPv4 header (`ip_rcv_core`).
     if version_and_length >> 4 != 4 || version_and_length & 0xf < 5 {
         return None;
     }
-    let source = Ipv4::new([header[12], header[13], header[14], header[15]]);
-    let destination = Ipv4::new([header[16], header[17], header[18], header[19]]);
-    Some(Datagram { source, destination })
+    Some(Datagram { source: Ipv4::from_wire(source), destination: Ipv4::from_wire(destination) })
+}
+
+/// Parses IPv6 that is known not to carry ICMPv6: what [`parse_at`] gives, with less to look at.
+#[inline(always)]
+pub fn parse_ipv6_without_discovery<F: Frame + ?Sized>(frame: &F, location: Location) -> Option<Packet> {
+    let (datagram, _) = parse_ipv6_header(frame, location.offset)?;
+    let group = location.group.unwrap_or(datagram.destination.is_group());
+    Some(Packet { group, offset: location.offset, network: Network::Ipv6(datagram, Discovery::NONE) })
 }
 
 #[inline(always)]
 fn parse_ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<(Datagram<Ipv6>, Discovery)> {
+    let (datagram, next_header) = parse_ipv6_header(frame, offset)?;
+    let discovery = if next_header == NEXT_HEADER_ICMPV6 {
+        parse_discovery(frame, offset + Ipv6Hdr::LEN)
+    } else {
+        Discovery::NONE
+    };
+    Some((datagram, discovery))
+}
+
+/// The addresses, and the next header's number.
+#[inline(always)]
+fn parse_ipv6_header<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<(Datagram<Ipv6>, u8)> {
     let header: [u32; Ipv6Hdr::LEN / 4] = frame.read_words(offset)?;
     let [first, second, ..] = header;
     if first.to_ne_bytes()[0] >> 4 != 6 {
@@ -274,13 +292,7 @@ fn parse_ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<(Datagram<I
     }
     let source = Ipv6::from_wire([header[2], header[3], header[4], header[5]]);
     let destination = Ipv6::from_wire([header[6], header[7], header[8], header[9]]);
-    let next_header = second.to_ne_bytes()[IPV6_NEXT_HEADER_OFFSET - 4];
-    let discovery = if next_header == NEXT_HEADER_ICMPV6 {
-        parse_discovery(frame, offset + Ipv6Hdr::LEN)
-    } else {
-        Discovery::NONE
-    };
-    Some((Datagram { source, destination }, discovery))
+    Some((Datagram { source, destination }, second.to_ne_bytes()[IPV6_NEXT_HEADER_OFFSET - 4]))
 }
 
 /// A truncated message is nobody's: the kernel does not take it (`ndisc_recv_ns`, Linux 6.18).

@@ -3,21 +3,24 @@
 use core::mem::size_of;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    bindings::__sk_buff,
     helpers::generated::{
         bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
         bpf_skb_vlan_pop,
     },
 };
 use mhebpf_ebpf::{
-    Act, Action, CounterKey, Direction, Family, Frame as _, Iface, Neighbour, Reason,
-    packet::{ARP_SENDER_OFFSET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, MAX_TAGS},
+    Act, CounterKey, Family, Frame as _, Iface, Neighbour, Reason,
+    packet::{ARP_SENDER_OFFSET, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, MAX_TAGS},
 };
 use network_types::{eth::EthHdr, vlan::VlanHdr};
 
 use super::{
     frame::SkbBytes,
+    judge::INGRESS,
     maps::{self, BpfTables},
+    outcome::Outcome,
+    ruling::Ruling,
     too_big,
 };
 
@@ -32,86 +35,69 @@ const MARK_WORD: usize = 4;
 /// of theirs.
 const REDIRECTED: u32 = 0x6d68_6562;
 
-/// What the kernel is told to do with a packet.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// The next program, and the packet's way, go on.
-    Pass,
-    /// The packet ends here.
-    Drop,
-    /// The packet takes the way that a redirect helper has noted down.
-    Redirect,
-}
-
-impl Outcome {
-    /// The return code. Passing is `TC_ACT_UNSPEC` (`TCX_NEXT`): any other would hide the programs after this
-    /// one.
-    #[inline(always)]
-    pub(super) fn code(self) -> i32 {
-        match self {
-            Self::Pass => TC_ACT_UNSPEC,
-            Self::Drop => TC_ACT_SHOT,
-            Self::Redirect => TC_ACT_REDIRECT as i32,
+/// Does what the ruling says, and counts it.
+///
+/// A function of its own for the kernel too, which is called in one place: see [`super::ruling`].
+#[inline(never)]
+pub(super) fn carry_out<const DIRECTION: u8>(
+    skb: *mut __sk_buff,
+    iface: &Iface,
+    ruling: Ruling,
+    address: &Neighbour,
+) -> Outcome {
+    // SAFETY: the kernel passes a valid context, whose fields the verifier knows.
+    let ifindex = unsafe { (*skb).ifindex };
+    let mut counted = CounterKey {
+        ifindex,
+        direction: DIRECTION,
+        family: ruling.family(),
+        reason: ruling.reason(),
+        observed: u8::from(!ruling.is_enforced()),
+    };
+    let outcome = if !ruling.is_enforced() {
+        Outcome::Pass
+    } else if DIRECTION == INGRESS {
+        // Nothing else is done there.
+        Outcome::Drop
+    } else {
+        let ethertype = match ruling.family() {
+            IPV4 => ETHERTYPE_IPV4,
+            ARP => ETHERTYPE_ARP,
+            _ => ETHERTYPE_IPV6,
+        };
+        let case = Case { skb, iface, offset: ruling.offset(), ethertype };
+        let (outcome, instead) = match ruling.act() {
+            REDIRECT => case.redirect_once(|| case.to_neighbour(ruling.owner(), *address)),
+            REDIRECT_GROUP => case.redirect_once(|| (case.to_group(ruling.owner()), None)),
+            REWRITE_SENDER => (case.rewrite_sender(address.address[0]), None),
+            _ => (Outcome::Drop, None),
+        };
+        if let Some(reason) = instead {
+            counted.reason = reason as u8;
         }
-    }
-
-    /// What a redirect helper answered.
-    #[inline(always)]
-    pub(super) fn from_helper(code: i64) -> Self {
-        if code == i64::from(TC_ACT_REDIRECT) { Self::Redirect } else { Self::Drop }
-    }
+        outcome
+    };
+    maps::count(&counted);
+    outcome
 }
 
-/// A packet that does not simply pass.
-pub(super) struct Case<'a> {
-    pub(super) skb: *mut __sk_buff,
-    pub(super) direction: Direction,
-    pub(super) ifindex: u32,
-    pub(super) iface: &'a Iface,
+const IPV4: u8 = Family::Ipv4 as u8;
+const ARP: u8 = Family::Arp as u8;
+const REDIRECT: u8 = Act::Redirect as u8;
+const REDIRECT_GROUP: u8 = Act::RedirectGroup as u8;
+const REWRITE_SENDER: u8 = Act::RewriteSender as u8;
+
+/// A packet that is to leave otherwise than it would.
+struct Case<'a> {
+    skb: *mut __sk_buff,
+    iface: &'a Iface,
     /// Where the network layer's header starts, in bytes from the start of the frame.
-    pub(super) offset: usize,
+    offset: usize,
     /// What that header is, in host byte order.
-    pub(super) ethertype: u16,
-    pub(super) family: Family,
-    pub(super) reason: Reason,
+    ethertype: u16,
 }
 
 impl Case<'_> {
-    /// Counts what would have been done.
-    #[inline(always)]
-    pub(super) fn observe(&self) -> Outcome {
-        self.count(self.reason, true);
-        Outcome::Pass
-    }
-
-    /// Does it and counts it.
-    ///
-    /// A function of its own for the kernel too: what only this needs on the stack, the way of most packets does
-    /// not have to find room for.
-    #[inline(never)]
-    pub(super) fn carry_out(&self, action: &Action) -> Outcome {
-        let Action { act, owner, address } = *action;
-        let (outcome, reason) = match act {
-            Act::Drop => (Outcome::Drop, self.reason),
-            Act::RewriteSender => (self.rewrite_sender(address.address[0]), self.reason),
-            Act::Redirect => self.redirect_once(|| self.to_neighbour(owner, address)),
-            Act::RedirectGroup => self.redirect_once(|| (self.to_group(owner), self.reason)),
-        };
-        self.count(reason, false);
-        outcome
-    }
-
-    #[inline(always)]
-    fn count(&self, reason: Reason, observed: bool) {
-        maps::count(&CounterKey {
-            ifindex: self.ifindex,
-            direction: self.direction as u8,
-            family: self.family as u8,
-            reason: reason as u8,
-            observed: u8::from(observed),
-        });
-    }
-
     /// An own sender address or nothing: a request that can't be rewritten must not leave.
     #[inline(always)]
     fn rewrite_sender(&self, address: u32) -> Outcome {
@@ -121,26 +107,31 @@ impl Case<'_> {
 
     /// The owner's program sees the packet again and lets it pass. If the tables change in between it could
     /// be sent back and forth, hence the mark: no packet is redirected twice.
+    ///
+    /// With the outcome goes the reason that it is counted under, where that is another than the ruling's.
     #[inline(always)]
-    fn redirect_once(&self, redirect: impl FnOnce() -> (Outcome, Reason)) -> (Outcome, Reason) {
+    fn redirect_once(
+        &self,
+        redirect: impl FnOnce() -> (Outcome, Option<Reason>),
+    ) -> (Outcome, Option<Reason>) {
         // SAFETY: the kernel passes a valid context, whose `cb` is ours to read and write.
         unsafe {
             if (*self.skb).cb[MARK_WORD] == REDIRECTED {
-                return (Outcome::Drop, Reason::Loop);
+                return (Outcome::Drop, Some(Reason::Loop));
             }
             (*self.skb).cb[MARK_WORD] = REDIRECTED;
         }
         match redirect() {
             (Outcome::Redirect, reason) => (Outcome::Redirect, reason),
-            _ => (Outcome::Drop, Reason::RedirectFailed),
+            _ => (Outcome::Drop, Some(Reason::RedirectFailed)),
         }
     }
 
     #[inline(always)]
-    fn to_neighbour(&self, owner: u32, neighbour: Neighbour) -> (Outcome, Reason) {
-        let Some(to) = BpfTables.find(owner) else { return (Outcome::Drop, Reason::RedirectFailed) };
+    fn to_neighbour(&self, owner: u32, neighbour: Neighbour) -> (Outcome, Option<Reason>) {
+        let Some(to) = BpfTables.find(owner) else { return (Outcome::Drop, None) };
         if !self.take_off_tags() {
-            return (Outcome::Drop, Reason::RedirectFailed);
+            return (Outcome::Drop, None);
         }
         // The sender has kept to the MTU of this interface, so only a smaller one is of interest.
         if to.mtu < self.iface.mtu && too_big::is_too_big(self.skb, self.iface, self.ethertype, to.mtu) {
@@ -148,16 +139,16 @@ impl Case<'_> {
                 ETHERTYPE_IPV4 => too_big::answer_ipv4(self.skb, self.iface, owner, to),
                 _ => too_big::answer_ipv6(self.skb, self.iface, owner, to),
             };
-            return (outcome, Reason::TooBig);
+            return (outcome, Some(Reason::TooBig));
         }
         if !to.has_ethernet() {
             // There is one way through such a device. The kernel takes the Ethernet header off for it.
-            return (redirect(owner), self.reason);
+            return (redirect(owner), None);
         }
         if !self.iface.has_ethernet() && !self.put_on_ethernet() {
-            return (Outcome::Drop, Reason::RedirectFailed);
+            return (Outcome::Drop, None);
         }
-        (self.resolve_and_send(owner, neighbour), self.reason)
+        (self.resolve_and_send(owner, neighbour), None)
     }
 
     #[inline(always)]

@@ -1,18 +1,18 @@
 //! Access to the bytes of a packet.
 
-use core::mem::MaybeUninit;
+use core::{arch::asm, array, mem::MaybeUninit, ptr};
 
-use aya_ebpf::{
-    bindings::__sk_buff,
-    helpers::generated::{bpf_skb_load_bytes, bpf_skb_pull_data},
-};
-use mhebpf_ebpf::packet::{Frame, IPV6_NEXT_HEADER_OFFSET, NEXT_HEADER_ICMPV6};
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
+use mhebpf_ebpf::{Frame, Location, glance::Head, packet::IPV6_NEXT_HEADER_OFFSET};
 use network_types::eth::EthHdr;
 
 /// Where the EtherType stands in an Ethernet header.
 const ETHERTYPE_OFFSET: usize = 12;
 
 /// The linear part of a packet, between the bounds that the verifier checks accesses against.
+///
+/// Headers are nearly always in it. Frames from AF_PACKET rings and from some drivers have no more than the Ethernet
+/// header there.
 ///
 /// All offsets are constants: without CAP_PERFMON the verifier allows no others. See [`SkbBytes`] for those.
 pub(super) struct SkbFrame {
@@ -28,58 +28,88 @@ impl SkbFrame {
         unsafe { Self { data: (*skb).data as usize, end: (*skb).data_end as usize } }
     }
 
-    /// The linear part after `N` bytes were pulled into it, if the packet has as many.
-    ///
-    /// Headers are nearly always linear, and pulling costs more than all the rest, so it is done on need
-    /// only: frames from AF_PACKET rings and from some drivers carry no more than the Ethernet header there.
-    #[inline(always)]
-    pub(super) fn with<const N: usize>(skb: *mut __sk_buff) -> Self {
-        let frame = Self::of(skb);
-        if frame.data + N <= frame.end {
-            return frame;
-        }
-        // SAFETY: a valid context; the bounds are read anew. On failure they are as they were, and what cannot be
-        // read is not judged.
-        unsafe { bpf_skb_pull_data(skb, N as u32) };
-        Self::of(skb)
-    }
-
     /// The EtherType of the Ethernet header, in host byte order.
     #[inline(always)]
     pub(super) fn ethertype(&self) -> Option<u16> {
         self.read(ETHERTYPE_OFFSET).map(u16::from_be_bytes)
     }
 
-    /// Whether IPv6 behind the Ethernet header carries ICMPv6.
+    /// Where the network layer's header starts, if there is no tag.
     #[inline(always)]
-    pub(super) fn is_icmpv6(&self) -> bool {
-        self.read(EthHdr::LEN + IPV6_NEXT_HEADER_OFFSET) == Some([NEXT_HEADER_ICMPV6])
+    pub(super) fn location(&self, ethertype: u16) -> Option<Location> {
+        self.read(0).map(|[first_octet]| Location::in_ethernet(ethertype, first_octet))
+    }
+
+    /// The next header's number of IPv6 behind the Ethernet header.
+    #[inline(always)]
+    pub(super) fn next_header(&self) -> Option<u8> {
+        self.read(EthHdr::LEN + IPV6_NEXT_HEADER_OFFSET).map(|[number]| number)
+    }
+
+    /// Where `length` bytes at `offset` start, if the linear part has them.
+    #[inline(always)]
+    fn within(&self, offset: usize, length: usize) -> Option<usize> {
+        let start = self.data + offset;
+        if start + length > self.end { None } else { Some(start) }
+    }
+}
+
+/// Reads four bytes at `OFFSET` behind `place` as they lie in memory, aligned or not.
+///
+/// What follows an Ethernet header is misaligned. The kernel reads such words at once, but the compiler would read them
+/// byte by byte. Where a machine can't, the kernel aligns headers to four bytes (`NET_IP_ALIGN`), and the verifier
+/// knows it.
+///
+/// # Safety
+///
+/// The four bytes lie within the packet.
+#[inline(always)]
+unsafe fn word<const OFFSET: usize>(place: usize) -> u64 {
+    let word: u64;
+    // SAFETY: an instruction that reads four bytes, for which the caller vouches and the verifier checks, into the lower
+    // half of a register whose upper half it clears.
+    unsafe {
+        asm!(
+            "{0} = *(u32 *)({1} + {2})",
+            out(reg) word,
+            in(reg) place,
+            const OFFSET,
+            options(pure, readonly, nostack)
+        );
+    }
+    word
+}
+
+impl Head for SkbFrame {
+    #[inline(always)]
+    fn has(&self, length: usize) -> bool {
+        self.within(0, length).is_some()
+    }
+
+    #[inline(always)]
+    fn word<const OFFSET: usize>(&self) -> u64 {
+        // SAFETY: the verifier refuses the program unless `has` was asked before.
+        unsafe { word::<OFFSET>(self.data) }
     }
 }
 
 impl Frame for SkbFrame {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let start = self.data + offset;
-        if start + N > self.end {
-            return None;
-        }
+        let start = self.within(offset, N)?;
         let mut bytes = MaybeUninit::<[u8; N]>::uninit();
         // SAFETY: `start..start + N` lies within the packet, as just checked; the verifier checks it again.
         unsafe {
-            core::ptr::copy_nonoverlapping(start as *const u8, bytes.as_mut_ptr().cast(), N);
+            ptr::copy_nonoverlapping(start as *const u8, bytes.as_mut_ptr().cast(), N);
             Some(bytes.assume_init())
         }
     }
 
     #[inline(always)]
     fn read_words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
-        let start = self.data + offset;
-        if start + size_of::<[u32; N]>() > self.end {
-            return None;
-        }
-        // SAFETY: as above; nothing is promised of the alignment.
-        Some(unsafe { core::ptr::read_unaligned(start as *const [u32; N]) })
+        let start = self.within(offset, size_of::<[u32; N]>())?;
+        // SAFETY: as above.
+        Some(array::from_fn(|i| unsafe { word::<0>(start + 4 * i) as u32 }))
     }
 }
 

@@ -1,27 +1,22 @@
 //! Judging what is known to be IPv4, IPv6 or ARP.
 //!
 //! Each protocol has a function of its own for the kernel too: with one for all, the compiler merges their ways and
-//! reads what is set in only one of them, which the verifier refuses; and their stacks don't add up.
+//! reads what is set in only one of them, which the verifier refuses; and their stacks don't add up. What an action
+//! needs besides the [`Ruling`] is left in `address`: [`mhebpf_ebpf::Action::address`].
 
-use core::ptr;
-
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_csum_diff};
-use mhebpf_ebpf::{
-    Direction, Frame, Iface, Location, Verdict,
-    decide::decide,
-    packet::{DISCOVERY_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, parse_at},
-};
-use network_types::{
-    arp::ArpHdr,
-    eth::EthHdr,
-    ip::{Ipv4Hdr, Ipv6Hdr},
-};
+use core::mem::MaybeUninit;
 
 use super::{
-    act::{Case, Outcome},
-    frame::{SkbBytes, SkbFrame},
+    frame::{self, SkbBytes, SkbFrame},
     maps::BpfTables,
+    ruling::{Ruling, opaque},
     xfrm,
+};
+use aya_ebpf::bindings::__sk_buff;
+use mhebpf_ebpf::{
+    Direction, Iface, Location, Neighbour, Packet, Verdict,
+    decide::decide,
+    packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, parse_at, parse_ipv6_without_discovery},
 };
 
 /// [`Direction::Egress`] as a parameter of functions.
@@ -29,46 +24,57 @@ pub(super) const EGRESS: u8 = Direction::Egress as u8;
 /// [`Direction::Ingress`] as a parameter of functions.
 pub(super) const INGRESS: u8 = Direction::Ingress as u8;
 
-/// Judges an untagged Ethernet frame with IPv4.
+/// Judges an untagged Ethernet frame with IPv4, whose header is in the linear part and was glanced at.
 #[inline(never)]
-pub(super) fn ipv4<const DIRECTION: u8>(skb: *mut __sk_buff, iface: &Iface) -> Outcome {
-    let frame = SkbFrame::with::<{ EthHdr::LEN + Ipv4Hdr::LEN }>(skb);
-    judge_frame::<DIRECTION>(skb, iface, &frame, ETHERTYPE_IPV4)
+pub(super) fn ipv4<const DIRECTION: u8>(
+    skb: *mut __sk_buff,
+    iface: &Iface,
+    address: &mut MaybeUninit<Neighbour>,
+) -> Ruling {
+    let frame = SkbFrame::of(skb);
+    judge::<DIRECTION>(skb, iface, address, frame.location(ETHERTYPE_IPV4), true, |at| parse_at(&frame, at))
 }
 
-/// Judges an untagged Ethernet frame with IPv6.
+/// Judges an untagged Ethernet frame with IPv6, but not ICMPv6, whose header is in the linear part and was glanced at.
 #[inline(never)]
-pub(super) fn ipv6<const DIRECTION: u8>(skb: *mut __sk_buff, iface: &Iface) -> Outcome {
-    let mut frame = SkbFrame::with::<{ EthHdr::LEN + Ipv6Hdr::LEN }>(skb);
-    if frame.is_icmpv6() {
-        frame = SkbFrame::with::<{ EthHdr::LEN + DISCOVERY_LEN }>(skb);
-    }
-    judge_frame::<DIRECTION>(skb, iface, &frame, ETHERTYPE_IPV6)
+pub(super) fn ipv6<const DIRECTION: u8>(
+    skb: *mut __sk_buff,
+    iface: &Iface,
+    address: &mut MaybeUninit<Neighbour>,
+) -> Ruling {
+    let frame = SkbFrame::of(skb);
+    judge::<DIRECTION>(skb, iface, address, frame.location(ETHERTYPE_IPV6), true, |at| {
+        parse_ipv6_without_discovery(&frame, at)
+    })
 }
 
-/// Judges an untagged Ethernet frame with ARP.
-#[inline(never)]
-pub(super) fn arp<const DIRECTION: u8>(skb: *mut __sk_buff, iface: &Iface) -> Outcome {
-    let frame = SkbFrame::with::<{ EthHdr::LEN + ArpHdr::LEN }>(skb);
-    judge_frame::<DIRECTION>(skb, iface, &frame, ETHERTYPE_ARP)
-}
-
-/// Where in a frame something is, as a number of which the verifier knows nothing: it would follow the functions
-/// below anew for every number of tags.
+/// A [`Location`] as a number of which the verifier knows nothing: it would follow the functions below anew for every
+/// number of tags.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(super) struct Place(u32);
+pub(super) struct Place(u64);
 
 impl Place {
-    #[inline(always)]
-    pub(super) fn new(offset: usize, group: Option<bool>) -> Self {
+    /// Finds the network layer's header behind tags, or where there is no Ethernet header.
+    #[inline(never)]
+    pub(super) fn find(skb: *mut __sk_buff, has_ethernet: bool, tag_beside: u16) -> Self {
+        let location = if has_ethernet {
+            packet::locate(&SkbBytes(skb), tag_beside)
+        } else {
+            Some(Location::without_ethernet(frame::protocol(skb)))
+        };
+        let Some(Location { ethertype, offset, group }) = location else { return Self(0) };
         let group = match group {
-            Some(group) => u32::from(group),
+            Some(group) => u64::from(group),
             None => 2,
         };
-        let mut number = (offset as u32) << 2 | group;
-        // SAFETY: a pointer to four initialised bytes, whose sum is the number that they are.
-        Self(unsafe { bpf_csum_diff(ptr::null_mut(), 0, &raw mut number, size_of::<u32>() as u32, 0) as u32 })
+        Self(opaque(u64::from(ethertype) << 16 | (offset as u64) << 8 | group))
+    }
+
+    /// In host byte order; 0 where there is nothing to judge.
+    #[inline(always)]
+    pub(super) fn ethertype(self) -> u16 {
+        (self.0 >> 16) as u16
     }
 
     #[inline(always)]
@@ -77,56 +83,73 @@ impl Place {
             2 => None,
             group => Some(group != 0),
         };
-        Location { ethertype, offset: (self.0 >> 2) as usize, group }
+        Location { ethertype, offset: usize::from((self.0 >> 8) as u8), group }
     }
 }
 
 /// Judges IPv4 anywhere in a frame.
 #[inline(never)]
-pub(super) fn ipv4_at<const DIRECTION: u8>(skb: *mut __sk_buff, iface: &Iface, place: Place) -> Outcome {
-    judge::<DIRECTION>(skb, iface, &SkbBytes(skb), place.location(ETHERTYPE_IPV4))
+pub(super) fn ipv4_at<const DIRECTION: u8>(
+    skb: *mut __sk_buff,
+    iface: &Iface,
+    place: Place,
+    address: &mut MaybeUninit<Neighbour>,
+) -> Ruling {
+    judge::<DIRECTION>(skb, iface, address, Some(place.location(ETHERTYPE_IPV4)), false, |at| {
+        parse_at(&SkbBytes(skb), at)
+    })
 }
 
 /// Judges IPv6 anywhere in a frame.
 #[inline(never)]
-pub(super) fn ipv6_at<const DIRECTION: u8>(skb: *mut __sk_buff, iface: &Iface, place: Place) -> Outcome {
-    judge::<DIRECTION>(skb, iface, &SkbBytes(skb), place.location(ETHERTYPE_IPV6))
+pub(super) fn ipv6_at<const DIRECTION: u8>(
+    skb: *mut __sk_buff,
+    iface: &Iface,
+    place: Place,
+    address: &mut MaybeUninit<Neighbour>,
+) -> Ruling {
+    judge::<DIRECTION>(skb, iface, address, Some(place.location(ETHERTYPE_IPV6)), false, |at| {
+        parse_at(&SkbBytes(skb), at)
+    })
 }
 
 /// Judges ARP anywhere in a frame.
 #[inline(never)]
-pub(super) fn arp_at<const DIRECTION: u8>(skb: *mut __sk_buff, iface: &Iface, place: Place) -> Outcome {
-    judge::<DIRECTION>(skb, iface, &SkbBytes(skb), place.location(ETHERTYPE_ARP))
-}
-
-#[inline(always)]
-fn judge_frame<const DIRECTION: u8>(
+pub(super) fn arp_at<const DIRECTION: u8>(
     skb: *mut __sk_buff,
     iface: &Iface,
-    frame: &SkbFrame,
-    ethertype: u16,
-) -> Outcome {
-    let Some([first_octet]) = frame.read(0) else { return Outcome::Pass };
-    judge::<DIRECTION>(skb, iface, frame, Location::in_ethernet(ethertype, first_octet))
+    place: Place,
+    address: &mut MaybeUninit<Neighbour>,
+) -> Ruling {
+    judge::<DIRECTION>(skb, iface, address, Some(place.location(ETHERTYPE_ARP)), false, |at| {
+        parse_at(&SkbBytes(skb), at)
+    })
 }
 
 #[inline(always)]
 fn judge<const DIRECTION: u8>(
     skb: *mut __sk_buff,
     iface: &Iface,
-    frame: &impl Frame,
-    location: Location,
-) -> Outcome {
-    let direction = if DIRECTION == EGRESS { Direction::Egress } else { Direction::Ingress };
+    address: &mut MaybeUninit<Neighbour>,
+    location: Option<Location>,
+    glanced: bool,
+    parse: impl FnOnce(Location) -> Option<Packet>,
+) -> Ruling {
     // SAFETY: the kernel passes a valid context, whose fields the verifier knows.
     let ifindex = unsafe { (*skb).ifindex };
-    let Some(packet) = parse_at(frame, location) else { return Outcome::Pass };
-    let Location { offset, ethertype, .. } = location;
-    match decide(&BpfTables, direction, ifindex, iface, &packet, || xfrm::is_decapsulated(skb)) {
-        Verdict::Pass => Outcome::Pass,
+    let Some(packet) = location.and_then(parse) else { return Ruling::PASS };
+    let decapsulated = || xfrm::is_decapsulated(skb);
+    match decide(&BpfTables, direction(DIRECTION), ifindex, iface, &packet, glanced, decapsulated) {
+        Verdict::Pass => Ruling::PASS,
         Verdict::Act { family, reason, action, enforced } => {
-            let case = Case { skb, direction, ifindex, iface, offset, ethertype, family, reason };
-            if enforced { case.carry_out(&action) } else { case.observe() }
+            address.write(action.address);
+            Ruling::new(family, reason, action.act, action.owner, enforced, packet.offset)
         }
     }
+}
+
+/// The direction that a parameter of functions means.
+#[inline(always)]
+pub(super) const fn direction(parameter: u8) -> Direction {
+    if parameter == EGRESS { Direction::Egress } else { Direction::Ingress }
 }

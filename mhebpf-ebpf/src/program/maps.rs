@@ -10,18 +10,21 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuHashMap, lpm_trie::Key},
 };
 use mhebpf_ebpf::{
-    AddressTables, CounterKey, FurtherOwnerKey, Iface, Ipv4, Ipv6, Neighbour, NextHopKey, Owners, OwnersKey,
-    Tables,
+    AddressTables, CounterKey, DIRECT_IFACES, FurtherOwnerKey, HIGH_IFACES, Iface, Ipv4, Ipv6, Neighbour,
+    NextHopKey, Owners, OwnersKey, Tables,
 };
 
-/// Interfaces by ifindex, for those whose index is small: the kernel inlines an array's lookup.
+/// Interfaces, by ifindex where that is below [`DIRECT_IFACES`]: the kernel inlines an array's lookup. The others have
+/// the slots behind.
 #[map]
-static IFACES: Array<Iface> = Array::with_max_entries(4096, 0);
+static IFACES: Array<Iface> = Array::with_max_entries(DIRECT_IFACES + HIGH_IFACES, 0);
 
-/// Interfaces by ifindex, for those beyond [`IFACES`]: on a host with many containers indices grow without
-/// bound.
+/// The slots of interfaces with a high ifindex: on a host with many containers indices grow without bound.
+///
+/// The slot and not the interface: the verifier would follow all that comes after once for each map that an interface
+/// can be from.
 #[map]
-static IFACES_HIGH: HashMap<u32, Iface> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
+static IFACE_SLOTS: HashMap<u32, u32> = HashMap::with_max_entries(HIGH_IFACES, BPF_F_NO_PREALLOC);
 
 /// The owners of each local IPv4 address.
 #[map]
@@ -64,12 +67,15 @@ impl BpfTables {
     /// The interface with this index, for as long as the program runs.
     #[inline(always)]
     pub(super) fn find(&self, ifindex: u32) -> Option<&'static Iface> {
-        // SAFETY: an entry lives until the program ends (RCU). Its fields may change meanwhile; each is read
-        // once, and any mixture of old and new is a valid `Iface`.
-        match IFACES.get_ptr(ifindex) {
-            Some(iface) => Some(unsafe { &*iface }),
-            None => unsafe { IFACES_HIGH.get(ifindex) },
-        }
+        let slot = if ifindex < DIRECT_IFACES {
+            ifindex
+        } else {
+            // SAFETY: an entry lives until the program ends (RCU), and is replaced as a whole.
+            *unsafe { IFACE_SLOTS.get(ifindex) }?
+        };
+        // SAFETY: entries of arrays live as long as the program. Its fields may change meanwhile; each is read once,
+        // and any mixture of old and new is a valid `Iface`.
+        IFACES.get_ptr(slot).map(|iface| unsafe { &*iface })
     }
 }
 

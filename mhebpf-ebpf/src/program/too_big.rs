@@ -20,7 +20,7 @@ use network_types::{
     ip::{Ipv4Hdr, Ipv6Hdr},
 };
 
-use super::act::Outcome;
+use super::outcome::Outcome;
 
 /// Where an IPv4 header has the number of the protocol that it carries.
 const IPV4_PROTOCOL_OFFSET: u32 = 9;

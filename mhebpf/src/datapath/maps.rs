@@ -1,22 +1,22 @@
 //! Keeping the maps equal to the [`Tables`] that the host asks for.
 
 mod family;
+mod ifaces;
 
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData, MapError},
+    maps::{HashMap, MapData, MapError},
 };
-use mhebpf_ebpf::{FurtherOwnerKey, Iface, Ipv4, Ipv6};
+use mhebpf_ebpf::{FurtherOwnerKey, Ipv4, Ipv6};
 
-use self::family::FamilyMaps;
+use self::{family::FamilyMaps, ifaces::IfaceMaps};
 use super::raw::Raw;
 use crate::model::Tables;
 
 /// The maps, together with what was written to them.
 pub struct Maps {
-    ifaces: Array<MapData, Raw<Iface>>,
-    ifaces_high: HashMap<MapData, u32, Raw<Iface>>,
+    ifaces: IfaceMaps,
     further_owners: HashMap<MapData, Raw<FurtherOwnerKey>, u8>,
     ipv4: FamilyMaps<Ipv4>,
     ipv6: FamilyMaps<Ipv6>,
@@ -26,8 +26,7 @@ pub struct Maps {
 impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
         Ok(Self {
-            ifaces: Array::try_from(take(ebpf, "IFACES")?)?,
-            ifaces_high: HashMap::try_from(take(ebpf, "IFACES_HIGH")?)?,
+            ifaces: IfaceMaps::take(ebpf)?,
             further_owners: HashMap::try_from(take(ebpf, "FURTHER_OWNERS")?)?,
             ipv4: FamilyMaps::take(ebpf, ["OWNERS", "PREFIXES", "NEXT_HOPS"])?,
             ipv6: FamilyMaps::take(ebpf, ["OWNERS6", "PREFIXES6", "NEXT_HOPS6"])?,
@@ -62,7 +61,7 @@ impl Maps {
         self.ipv6.add(&mut self.written.ipv6, &wanted.ipv6, &mut failures);
         for (ifindex, iface) in &wanted.ifaces {
             if self.written.ifaces.get(ifindex) != Some(iface)
-                && failures.note("updating an interface", self.write_iface(*ifindex, *iface))
+                && failures.note("updating an interface", self.ifaces.write(*ifindex, *iface))
             {
                 self.written.ifaces.insert(*ifindex, *iface);
             }
@@ -75,7 +74,7 @@ impl Maps {
         let gone: Vec<u32> =
             self.written.ifaces.keys().filter(|key| !wanted.ifaces.contains_key(key)).copied().collect();
         for ifindex in gone {
-            if failures.note("removing an interface", self.remove_iface(ifindex)) {
+            if failures.note("removing an interface", self.ifaces.remove(ifindex)) {
                 self.written.ifaces.remove(&ifindex);
             }
         }
@@ -85,22 +84,6 @@ impl Maps {
             if failures.note("removing an owner", removed(self.further_owners.remove(&Raw(key)))) {
                 self.written.further_owners.remove(&key);
             }
-        }
-    }
-
-    fn write_iface(&mut self, ifindex: u32, iface: Iface) -> Result<(), MapError> {
-        if ifindex < self.ifaces.len() {
-            self.ifaces.set(ifindex, Raw(iface), 0)
-        } else {
-            self.ifaces_high.insert(ifindex, Raw(iface), 0)
-        }
-    }
-
-    fn remove_iface(&mut self, ifindex: u32) -> Result<(), MapError> {
-        if ifindex < self.ifaces.len() {
-            self.ifaces.set(ifindex, Raw(Iface::EMPTY), 0)
-        } else {
-            removed(self.ifaces_high.remove(&ifindex))
         }
     }
 }

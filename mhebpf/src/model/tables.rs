@@ -14,7 +14,7 @@ use std::{
 use ipnet::IpNet;
 use mhebpf_ebpf::{
     AddressTables, FurtherOwnerKey, INLINE_OWNERS, Iface, Ipv4, Ipv6, Neighbour, NextHopKey, Owners,
-    OwnersKey,
+    OwnersKey, Slot6,
 };
 
 pub use self::family::{FamilyTables, WireAddress};
@@ -91,7 +91,7 @@ impl Tables {
                     }
                     IpAddr::V6(local) => {
                         let Some(slot) = slots6.next() else { continue };
-                        iface.addresses6[slot] = local.into();
+                        iface.addresses6[slot] = Slot6(local.into());
                     }
                 }
             }

@@ -5,9 +5,10 @@ mod model;
 use std::net::IpAddr;
 
 use mhebpf_ebpf::{
-    Action as Done, Direction as Way, Tables as _, Verdict as Decided,
+    Action as Done, Direction as Way, Iface, Tables as _, Verdict as Decided,
     decide::{Act, decide},
-    packet::{parse, parse_without_ethernet},
+    glance,
+    packet::{NEXT_HEADER_ICMPV6, parse, parse_without_ethernet},
 };
 
 pub(crate) use self::model::tables;
@@ -24,6 +25,33 @@ pub(crate) fn verdict(tables: &Tables, crossing: &Crossing) -> Verdict {
         Direction::Ingress => Way::Ingress,
     };
     let Some(iface) = tables.ifaces.get(&crossing.interface) else { return Verdict::Pass };
+    let verdict = verdict_at_close_look(tables, crossing, direction, iface, false);
+    let frame = crossing.frame.as_slice();
+    if glance::passes(direction, iface, frame) {
+        assert_eq!(verdict, Verdict::Pass, "passes at a glance: {crossing:?}");
+    } else if iface.has_ethernet() && is_glanced_at(frame) {
+        let glanced = verdict_at_close_look(tables, crossing, direction, iface, true);
+        assert_eq!(glanced, verdict, "after a glance: {crossing:?}");
+    }
+    verdict
+}
+
+/// Whether the programs have looked for the judged address among the inline ones when they parse such a frame.
+fn is_glanced_at(frame: &[u8]) -> bool {
+    match frame.get(12..14) {
+        Some([0x08, 0x00]) => frame.len() >= glance::IPV4_FRAME,
+        Some([0x86, 0xdd]) => frame.len() >= glance::IPV6_FRAME && frame[20] != NEXT_HEADER_ICMPV6,
+        _ => false,
+    }
+}
+
+fn verdict_at_close_look(
+    tables: &Tables,
+    crossing: &Crossing,
+    direction: Way,
+    iface: &Iface,
+    glanced: bool,
+) -> Verdict {
     let packet = if iface.has_ethernet() {
         parse(crossing.frame.as_slice(), crossing.tag_beside)
     } else {
@@ -31,7 +59,7 @@ pub(crate) fn verdict(tables: &Tables, crossing: &Crossing) -> Verdict {
     };
     let Some(packet) = packet else { return Verdict::Pass };
     let decapsulated = || crossing.decapsulated;
-    match decide(tables, direction, crossing.interface, iface, &packet, decapsulated) {
+    match decide(tables, direction, crossing.interface, iface, &packet, glanced, decapsulated) {
         Decided::Pass => Verdict::Pass,
         Decided::Act { family, reason, action, enforced } => Verdict::Violation {
             family: family.name(),

@@ -19,7 +19,7 @@ fn inline_addresses_have_one_of_each_subnet_first() {
     assert_eq!(iface.addresses[..3], expected);
     assert_eq!(iface.prefix_lengths[..3], [24, 16, 24]);
     assert!(iface.addresses[3..].iter().all(|address| address.is_unspecified()));
-    let ipv6 = iface.addresses6.map(|address| address.to_string());
+    let ipv6 = iface.addresses6.map(|slot| slot.0.to_string());
     assert_eq!(ipv6[..4], ["2001:db8::1", "fe80::1", "2001:db8::2", "::"]);
 }
 
