@@ -8,6 +8,7 @@ mod neighbours;
 mod probe;
 mod recording;
 mod router;
+mod running;
 
 use std::{
     collections::BTreeSet,
@@ -33,7 +34,6 @@ use crate::{
     netns::NetNs,
     packet_socket::PacketSocket,
     sentinel::{Fence, OpenLink},
-    wait::{PATIENCE, wait_until},
 };
 
 /// The peer on the first subnet, as in the article.
@@ -202,23 +202,6 @@ impl Lab {
             .collect();
         let (switch, host) = ((&self.switch, &self.switch_sender), (&self.host, &self.host_sender));
         self.fence.pass(switch, host, &open, &self.capture).context("the fence of sentinels")
-    }
-
-    /// Waits until a port's ends are up and have carrier.
-    ///
-    /// # Errors
-    ///
-    /// When they have not in time.
-    pub fn wait_running(&self, port: usize) -> Result<()> {
-        let (external, internal) = (format!("eth{port}_ext"), format!("eth{port}_int"));
-        for (ns, name) in [(&self.switch, &external), (&self.host, &internal)] {
-            ns.run(|| {
-                wait_until(&format!("{name} to run"), PATIENCE, || {
-                    Ok(interface::is_running(name)?.then_some(()))
-                })
-            })?;
-        }
-        Ok(())
     }
 
     /// Lets the judge speak: to be called at the end of every test.

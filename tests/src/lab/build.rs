@@ -173,9 +173,7 @@ impl LabBuilder {
             judge,
             judged: false,
         };
-        for port in lab.ports() {
-            lab.wait_running(port)?;
-        }
+        lab.wait_all_running(lab.ports())?;
         Ok(lab)
     }
 }

@@ -70,21 +70,22 @@ impl Lab {
 
     /// Waits until mhebpf, in redirect mode, has taken note of all that was changed before.
     ///
-    /// It works from dumps of the whole host. So a new address on port `owner` that it knows proves that it has seen everything older;
-    /// `through` is another port, whose datagrams with that address are redirected from then on. Both ports have to be up.
+    /// It works from dumps of the whole host, links first and then addresses. So a new address on port `owner` that it knows
+    /// proves that a dump has ended since, and a second one that a dump has begun since and is in force: older ones, which may
+    /// be in force late, are history then. `through` is another port, whose datagrams with those addresses are redirected from then
+    /// on. Both ports have to be up.
     ///
     /// # Errors
     ///
     /// When it has not in time.
     pub fn wait_in_step(&self, owner: usize, through: usize) -> Result<()> {
         static NEXT: AtomicU8 = AtomicU8::new(1);
-        let marker = Ipv4Addr::new(192, 168, 6, NEXT.fetch_add(1, Ordering::Relaxed));
-        self.add_address(owner, marker)?;
-        wait_until("mhebpf to be in step", PATIENCE, || {
-            let recording = self.record();
-            self.emit(through, marker)?;
-            Ok((recording.ports_of(marker)? == BTreeSet::from([owner])).then_some(()))
-        })
+        for _ in 0..2 {
+            let marker = Ipv4Addr::new(192, 168, 6, NEXT.fetch_add(1, Ordering::Relaxed));
+            self.add_address(owner, marker)?;
+            self.wait_until_it_leaves_by(through, marker, &[owner])?;
+        }
+        Ok(())
     }
 
     /// Takes the host's end of a link down; its addresses stay, its routes go.

@@ -6,7 +6,7 @@ use std::{
     os::fd::AsRawFd as _,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -34,16 +34,42 @@ pub fn connect_timed(
     to: impl Into<SocketAddr>,
     limit: Duration,
 ) -> Result<(TcpStream, Duration)> {
+    let Connection { stream, elapsed, .. } = open(ns, from, to, limit)?;
+    Ok((stream, elapsed))
+}
+
+/// A connection, and how it came about.
+#[derive(Debug)]
+pub struct Connection {
+    /// Its client's side.
+    pub stream: TcpStream,
+    /// When the program asked for it, by the clock that stamps the frames of a capture.
+    pub asked: SystemTime,
+    /// How long the program waited for it, which is more than the handshake took where the CPU had other things to do.
+    pub elapsed: Duration,
+}
+
+/// Connects as [`connect_timed`] does, and says when.
+///
+/// # Errors
+///
+/// When the connection does not come about within `limit`.
+pub fn open(
+    ns: &NetNs,
+    from: impl Into<IpAddr>,
+    to: impl Into<SocketAddr>,
+    limit: Duration,
+) -> Result<Connection> {
     let (from, to) = (SocketAddr::new(from.into(), 0), to.into());
     ns.run(|| {
         let socket = Socket::new(Domain::for_address(from), Type::STREAM, None)?;
         socket.bind(&from.into()).with_context(|| format!("binding to {from}"))?;
-        let start = Instant::now();
+        let (asked, start) = (SystemTime::now(), Instant::now());
         socket
             .connect_timeout(&to.into(), limit)
             .with_context(|| format!("connecting from {from} to {to}"))?;
         let elapsed = start.elapsed();
-        Ok((prepared(socket.into())?, elapsed))
+        Ok(Connection { stream: prepared(socket.into())?, asked, elapsed })
     })
 }
 

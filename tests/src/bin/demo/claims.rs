@@ -1,6 +1,6 @@
 //! The claims, and whether what was seen bears them out.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
 use mhebpf_tests::Lab;
 
@@ -26,7 +26,7 @@ impl Row {
 }
 
 /// The figure that mhebpf is held to: a lost first packet or request would cost a second or more.
-const SLOWEST_CONNECT_MS: u128 = 50;
+pub(crate) const SLOWEST_CONNECT: Duration = Duration::from_millis(50);
 
 /// All claims. Without mhebpf the first route decides for every address; with it each address has its own interface.
 pub(crate) fn rows(without: &Observations, with: &Observations) -> Vec<Row> {
@@ -68,7 +68,7 @@ pub(crate) fn rows(without: &Observations, with: &Observations) -> Vec<Row> {
     rows.push(Row {
         what: "slowest TCP connect".to_owned(),
         without: Cell { seen: milliseconds(without), holds: true },
-        with: Cell { seen: milliseconds(with), holds: with.slowest.as_millis() < SLOWEST_CONNECT_MS },
+        with: Cell { seen: milliseconds(with), holds: with.slowest < SLOWEST_CONNECT },
     });
     rows
 }

@@ -3,21 +3,20 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use mhebpf_tests::{
     Lab, Mac, PATIENCE, PEER, Recording,
     frame::Arp,
-    traffic::{tcp, udp},
-    wait_until,
+    traffic::tcp::{self, Connection},
 };
 
-use crate::show;
+use crate::{claims::SLOWEST_CONNECT, show};
 
-/// RFC 863's, for datagrams that nobody needs to read.
-const DISCARD_PORT: u16 = 9;
+/// TCP's flags of a segment that does nothing but acknowledge.
+const TCP_ACK: u8 = 0x10;
 
 /// Everything seen in one half of the demo.
 pub(crate) struct Observations {
@@ -35,7 +34,7 @@ pub(crate) struct Observations {
     pub(crate) stray_requests: usize,
     /// How many TCP sessions carried data both ways.
     pub(crate) sessions: usize,
-    /// The longest that a connection took to come about.
+    /// The longest that a handshake took, with the resolution of the next hop.
     pub(crate) slowest: Duration,
 }
 
@@ -43,7 +42,8 @@ pub(crate) struct Observations {
 pub(crate) type Ways = BTreeMap<Ipv4Addr, BTreeSet<usize>>;
 
 impl Observations {
-    pub(crate) fn make(lab: &Lab, server: SocketAddr) -> Result<Self> {
+    /// Looks at everything; `settle` waits until a change of the routes is in force.
+    pub(crate) fn make(lab: &Lab, server: SocketAddr, settle: impl FnOnce() -> Result<()>) -> Result<Self> {
         show::step(&format!("A TCP session to {server} from each address, neighbour tables empty before"));
         let mut sessions = 0;
         let mut slowest = Duration::ZERO;
@@ -63,7 +63,7 @@ impl Observations {
 
         show::step("eth0_int goes down and up: its route is now the last; the same sessions again");
         lab.reorder_routes(0)?;
-        wait_until_heard(lab, lab.address(0))?;
+        settle()?;
         show::routes(lab)?;
         let ways_after = connect_from_all(lab, server, &mut sessions, &mut slowest)?;
 
@@ -92,7 +92,8 @@ fn connect_from_all(
         // The host shall have to ask for the peer: by its request the peer learns where the address is.
         lab.host_forgets_neighbours()?;
         let recording = lab.record();
-        let (mut stream, elapsed) = tcp::connect_timed(&lab.host, address, server, PATIENCE)?;
+        let Connection { mut stream, asked, .. } = tcp::open(&lab.host, address, server, PATIENCE)?;
+        let elapsed = handshake(&recording, address, asked)?;
         let hello = format!("hello from {address}");
         if tcp::echo(&mut stream, hello.as_bytes()).is_ok() {
             *sessions += 1;
@@ -100,19 +101,23 @@ fn connect_from_all(
         tcp::close(stream)?;
         *slowest = elapsed.max(*slowest);
         show::session(&recording, address, elapsed)?;
+        if elapsed >= SLOWEST_CONNECT {
+            show::delay(lab, &recording, asked)?;
+        }
         ways.insert(address, recording.ports_of(address)?);
     }
     Ok(ways)
 }
 
-/// Waits until a datagram from an address gets out: mhebpf, where it runs, has taken note that the interface is up again.
-fn wait_until_heard(lab: &Lab, address: Ipv4Addr) -> Result<()> {
-    let socket = udp::bind(&lab.host, address, 0)?;
-    let recording = lab.record();
-    wait_until(&format!("a datagram from {address} to leave"), PATIENCE, || {
-        socket.send_to(b"heard?", (PEER, DISCARD_PORT))?;
-        Ok((!recording.ports_of(address)?.is_empty()).then_some(()))
-    })
+/// From the program's request to the last segment of the handshake that leaves the host, by the capture's time stamps: how long
+/// the program then waits for a CPU to hear of it says nothing about the network.
+fn handshake(recording: &Recording<'_>, address: Ipv4Addr, asked: SystemTime) -> Result<Duration> {
+    let frames = recording.from_host()?;
+    let last = frames
+        .iter()
+        .find(|frame| frame.ipv4().is_some_and(|ip| ip.source == address && ip.tcp_flags == TCP_ACK))
+        .with_context(|| format!("no handshake of {address} in the capture"))?;
+    last.at.duration_since(asked).context("the clock was set back during a handshake")
 }
 
 /// Broadcasts a request for each address, as a neighbour without an entry does.

@@ -1,11 +1,15 @@
 //! The running commentary.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Result;
 use mhebpf_tests::{
     Captured, Lab, Mac, PEER, Recording,
-    frame::{ARP_REQUEST, Ipv4},
+    frame::{ARP_REQUEST, Arp, Ipv4},
 };
 
 /// TCP's flags of a connection that begins, and of data.
@@ -45,7 +49,8 @@ pub(crate) fn routes(lab: &Lab) -> Result<()> {
 pub(crate) fn session(recording: &Recording<'_>, address: Ipv4Addr, elapsed: Duration) -> Result<()> {
     println!("  {address}, connected in {:.1} ms", elapsed.as_secs_f64() * 1e3);
     let frames = recording.frames()?;
-    let is_request = |f: &Captured| f.from_host && f.arp().is_some_and(|arp| arp.operation == ARP_REQUEST);
+    let is_for_the_next_hop = |arp: &Arp| arp.operation == ARP_REQUEST && arp.target == PEER;
+    let is_request = |f: &Captured| f.from_host && f.arp().is_some_and(is_for_the_next_hop);
     frames.iter().filter(|f| is_request(f)).for_each(|captured| frame(captured));
     let segment = |from_host: bool, flag: u8| {
         frames.iter().find(|f| {
@@ -56,6 +61,22 @@ pub(crate) fn session(recording: &Recording<'_>, address: Ipv4Addr, elapsed: Dur
     };
     for captured in [segment(true, TCP_SYN), segment(true, TCP_PUSH), segment(false, TCP_PUSH)] {
         captured.into_iter().for_each(|captured| frame(captured));
+    }
+    Ok(())
+}
+
+/// All that explains a slow session: every frame of it, with the time since it was asked for, and the neighbour tables.
+pub(crate) fn delay(lab: &Lab, recording: &Recording<'_>, asked: SystemTime) -> Result<()> {
+    println!("  That was slow. All frames, in milliseconds since it was asked for:");
+    for captured in recording.frames()? {
+        let since = captured.at.duration_since(asked).unwrap_or_default();
+        println!("    {:9.3} {captured}", since.as_secs_f64() * 1e3);
+    }
+    for (whose, ns) in [("host", &lab.host), ("peer", &lab.switch)] {
+        println!("  The {whose}'s neighbour table:");
+        for line in ns.ip("-statistics neighbour show")?.lines().filter(|line| !line.is_empty()) {
+            println!("    {line}");
+        }
     }
     Ok(())
 }
