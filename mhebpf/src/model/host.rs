@@ -1,7 +1,7 @@
 //! A snapshot of the links, addresses and routes of a network namespace.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
 };
 
@@ -174,17 +174,13 @@ impl Host {
         self.links.get(&ifindex).map_or_else(|| format!("if{ifindex}"), |link| link.name.clone())
     }
 
-    /// The ports of a bridge, bond, team or VRF.
-    pub fn ports_of(&self, master: u32) -> impl Iterator<Item = &Link> {
-        self.links.values().filter(move |link| link.master == Some(master))
-    }
-
     /// The set of addresses that those of an interface are compared with: that of the VRF that it is a port of,
     /// perhaps as a port of a bond, or [`MAIN_DOMAIN`].
     pub fn domain_of(&self, ifindex: u32) -> u32 {
-        let mut seen = BTreeSet::new();
         let mut current = self.links.get(&ifindex);
-        while let Some(link) = current.filter(|link| seen.insert(link.index)) {
+        // No chain of masters is longer, unless a dump shows them in a circle.
+        for _ in 0..self.links.len() {
+            let Some(link) = current else { break };
             if matches!(link.kind, LinkKind::Vrf { .. }) {
                 return link.index;
             }

@@ -5,6 +5,7 @@ pub mod next_hops;
 pub mod ownership;
 pub mod policy;
 pub mod select;
+pub mod stacking;
 pub mod tables;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -12,4 +13,5 @@ pub(crate) mod testing;
 pub use host::{Address, Framing, Hop, Host, Link, LinkKind, LocalRoute, Route};
 pub use policy::Policy;
 pub use select::{Selection, Selector};
+pub use stacking::Stacking;
 pub use tables::Tables;

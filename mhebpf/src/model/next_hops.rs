@@ -1,7 +1,7 @@
 //! The next hops of each owner, made from the routing tables.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -18,89 +18,147 @@ pub enum NextHop {
     Gateway(IpAddr),
 }
 
+/// Next hops by owner and prefix.
+pub type NextHops = HashMap<(u32, IpNet), NextHop>;
+
 /// Next hops by prefix for every interface in `owners`, from the table of the owner's VRF or the main one.
 ///
 /// For each prefix, and in this order: a route through the owner itself, by the lowest metric; else a route
 /// through another interface whose gateway is near the owner, by the lowest metric: that gateway, on the owner.
 /// Hosts with many interfaces in one subnet often have one default route only, and their gateway serves all of
 /// them.
-pub fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> BTreeMap<(u32, IpNet), NextHop> {
-    let mut by_table: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+pub fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> NextHops {
+    let mut owners_by_table: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
     for owner in owners {
-        by_table.entry(host.table_of(host.domain_of(*owner))).or_default().insert(*owner);
+        owners_by_table.entry(host.table_of(host.domain_of(*owner))).or_default().insert(*owner);
     }
-    let mut best: BTreeMap<(u32, IpNet), (Preference, NextHop)> = BTreeMap::new();
-    for (table, owners) in by_table {
-        let routes: Vec<&Route> = host.routes.iter().filter(|route| route.table == table).collect();
-        add_table(&routes, &owners, &mut best);
+    let mut routes_by_table: HashMap<u32, Vec<&Route>> = HashMap::new();
+    for route in &host.routes {
+        routes_by_table.entry(route.table).or_default().push(route);
     }
-    best.into_iter().map(|(key, (_, next_hop))| (key, next_hop)).collect()
+    let mut next_hops = NextHops::new();
+    for (table, owners) in owners_by_table {
+        if let Some(mut routes) = routes_by_table.remove(&table) {
+            // The kernel takes the first of routes with equal metric: a stable sort keeps their order.
+            routes.sort_by_key(|route| route.metric);
+            add_table(&routes, &owners, &mut next_hops);
+        }
+    }
+    next_hops
 }
 
-fn add_table(
-    routes: &[&Route],
-    owners: &BTreeSet<u32>,
-    best: &mut BTreeMap<(u32, IpNet), (Preference, NextHop)>,
-) {
-    let links = OnLink::new(routes);
-    let mut offer = |owner: u32, prefix: IpNet, preference: Preference, next_hop: NextHop| {
-        let entry = best.entry((owner, prefix)).or_insert((preference, next_hop));
-        if preference < entry.0 {
-            *entry = (preference, next_hop);
-        }
-    };
-    for (position, route) in routes.iter().enumerate() {
-        for hop in &route.hops {
-            // The kernel takes the first of routes with equal metric.
-            let preference = |through_another| Preference { through_another, metric: route.metric, position };
-            if owners.contains(&hop.ifindex) {
-                let next_hop = hop.gateway.map_or(NextHop::OnLink, NextHop::Gateway);
-                offer(hop.ifindex, route.destination, preference(false), next_hop);
+/// Adds what the routes of one table give, better routes first.
+fn add_table(routes: &[&Route], owners: &BTreeSet<u32>, next_hops: &mut NextHops) {
+    let hops = || routes.iter().flat_map(|route| route.hops.iter().map(|hop| (route.destination, hop)));
+    for (destination, hop) in hops().filter(|(_, hop)| owners.contains(&hop.ifindex)) {
+        let next_hop = hop.gateway.map_or(NextHop::OnLink, NextHop::Gateway);
+        next_hops.entry((hop.ifindex, destination)).or_insert(next_hop);
+    }
+    let mut nearby = Nearby::new(routes, owners);
+    // Where each of many interfaces has a route to the same prefix through the same gateway, once is enough.
+    let mut done = HashSet::new();
+    for (destination, hop) in hops() {
+        let Some(gateway) = hop.gateway else { continue };
+        let near = nearby.of(gateway, hop.ifindex);
+        if done.insert((destination, gateway, near)) {
+            for owner in nearby.interfaces(near) {
+                next_hops.entry((*owner, destination)).or_insert(NextHop::Gateway(gateway));
             }
-            let Some(gateway) = hop.gateway else { continue };
-            for owner in owners.iter().filter(|owner| **owner != hop.ifindex) {
-                if links.is_near(*owner, gateway, hop.ifindex) {
-                    offer(*owner, route.destination, preference(true), NextHop::Gateway(gateway));
+        }
+    }
+}
+
+/// The owners that reach a gateway without another one: those with a subnet that holds it. A default route without a
+/// gateway says nothing about which gateways are near, and does not count.
+struct Nearby {
+    /// Subnets that can be reached without a gateway, and the owners among the interfaces that they are on.
+    on_link: HashMap<IpNet, Vec<u32>>,
+    /// The prefix lengths of these subnets.
+    lengths: BTreeSet<u8>,
+    /// The subnets of each interface, link-local ones left out.
+    subnets: HashMap<u32, BTreeSet<IpNet>>,
+    /// Sets of owners, each once.
+    sets: Vec<Vec<u32>>,
+    places: HashMap<Vec<u32>, usize>,
+    known: HashMap<Neighbourhood, usize>,
+}
+
+/// Where a gateway is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Neighbourhood {
+    /// In the subnets that hold it.
+    Of(IpAddr),
+    /// On the link of an interface. A link-local address means a neighbour on one link only (RFC 4007), so it is near
+    /// where both interfaces are on the same link, which a common subnet shows.
+    LinkOf(u32),
+}
+
+impl Nearby {
+    fn new(routes: &[&Route], owners: &BTreeSet<u32>) -> Self {
+        let mut nearby = Self {
+            on_link: HashMap::new(),
+            lengths: BTreeSet::new(),
+            subnets: HashMap::new(),
+            sets: Vec::new(),
+            places: HashMap::new(),
+            known: HashMap::new(),
+        };
+        for route in routes.iter().filter(|route| route.destination.prefix_len() > 0) {
+            for hop in route.hops.iter().filter(|hop| hop.gateway.is_none()) {
+                nearby.lengths.insert(route.destination.prefix_len());
+                let interfaces = nearby.on_link.entry(route.destination).or_default();
+                if owners.contains(&hop.ifindex) {
+                    interfaces.push(hop.ifindex);
+                }
+                if !is_link_local(route.destination.addr()) {
+                    nearby.subnets.entry(hop.ifindex).or_default().insert(route.destination);
                 }
             }
         }
+        nearby
     }
-}
 
-/// What makes one route better than another to the same prefix; the least is the best.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Preference {
-    through_another: bool,
-    metric: u32,
-    position: usize,
-}
+    /// The place of the set of owners that a gateway is near to, which is known on the interface `known_on`.
+    fn of(&mut self, gateway: IpAddr, known_on: u32) -> usize {
+        let neighbourhood =
+            if is_link_local(gateway) { Neighbourhood::LinkOf(known_on) } else { Neighbourhood::Of(gateway) };
+        if let Some(place) = self.known.get(&neighbourhood) {
+            return *place;
+        }
+        let place = self.place_of(self.find(neighbourhood));
+        self.known.insert(neighbourhood, place);
+        place
+    }
 
-/// The subnets that can be reached without a gateway, by interface. A default route without a gateway says
-/// nothing about which gateways are near, and does not count.
-struct OnLink(BTreeMap<u32, BTreeSet<IpNet>>);
+    fn interfaces(&self, place: usize) -> &[u32] {
+        self.sets.get(place).map_or(&[], Vec::as_slice)
+    }
 
-impl OnLink {
-    fn new(routes: &[&Route]) -> Self {
-        let mut prefixes: BTreeMap<u32, BTreeSet<IpNet>> = BTreeMap::new();
-        for route in routes.iter().filter(|route| route.destination.prefix_len() > 0) {
-            for hop in route.hops.iter().filter(|hop| hop.gateway.is_none()) {
-                prefixes.entry(hop.ifindex).or_default().insert(route.destination);
+    fn find(&self, neighbourhood: Neighbourhood) -> Vec<u32> {
+        let subnets: Vec<IpNet> = match neighbourhood {
+            Neighbourhood::Of(gateway) => {
+                self.lengths.iter().filter_map(|length| IpNet::new(gateway, *length).ok()).collect()
             }
-        }
-        Self(prefixes)
+            Neighbourhood::LinkOf(known_on) => {
+                self.subnets.get(&known_on).into_iter().flatten().copied().collect()
+            }
+        };
+        let mut interfaces: Vec<u32> = subnets
+            .iter()
+            .filter_map(|subnet| self.on_link.get(&subnet.trunc()))
+            .flatten()
+            .copied()
+            .collect();
+        interfaces.sort_unstable();
+        interfaces.dedup();
+        interfaces
     }
 
-    /// Whether `owner` reaches a gateway that is known on the interface `known_on`.
-    ///
-    /// A link-local address means a neighbour on one link only (RFC 4007), so it is near where both interfaces are on
-    /// the same link, which a common subnet shows.
-    fn is_near(&self, owner: u32, gateway: IpAddr, known_on: u32) -> bool {
-        let Some(prefixes) = self.0.get(&owner) else { return false };
-        if !is_link_local(gateway) {
-            return prefixes.iter().any(|prefix| prefix.contains(&gateway));
-        }
-        let common = self.0.get(&known_on).into_iter().flat_map(|known| known.intersection(prefixes));
-        common.into_iter().any(|prefix| !is_link_local(prefix.addr()))
+    fn place_of(&mut self, set: Vec<u32>) -> usize {
+        *self.places.entry(set).or_insert_with_key(|set| {
+            self.sets.push(set.clone());
+            self.sets.len() - 1
+        })
     }
 }
 
@@ -118,7 +176,7 @@ mod tests {
         Route { table: MAIN_TABLE, destination: net(destination), metric, hops }
     }
 
-    fn next_hops(routes: Vec<Route>) -> BTreeMap<(u32, IpNet), NextHop> {
+    fn next_hops(routes: Vec<Route>) -> NextHops {
         of_owners(&Host { routes, ..Host::default() }, &BTreeSet::from([2, 3]))
     }
 

@@ -1,13 +1,16 @@
 //! Which interfaces own an address.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
 use ipnet::IpNet;
 
-use super::host::{Host, LinkKind, prefix};
+use super::{
+    host::{Host, LinkKind, prefix},
+    stacking::Stacking,
+};
 
 /// The owners of an address or of all addresses of a prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,19 +24,66 @@ pub struct Ownership {
 }
 
 /// Ownerships by domain and prefix; that of an address is the one of the longest prefix that holds it.
-pub type Ownerships = BTreeMap<(u32, IpNet), Ownership>;
+///
+/// The thousand addresses of one interface have the same owners, and those may be the hundred ports of a bridge: each
+/// ownership is there once.
+#[derive(Debug, Default)]
+pub struct Ownerships {
+    distinct: Vec<Ownership>,
+    by_prefix: BTreeMap<(u32, IpNet), usize>,
+}
 
-/// What is said of the owners of one prefix, before it is seen together with the prefixes around it.
-#[derive(Clone, Debug, Default)]
+impl Ownerships {
+    /// All that are different.
+    pub fn distinct(&self) -> &[Ownership] {
+        &self.distinct
+    }
+
+    /// The domain and prefix of each, and its place among [`Ownerships::distinct`].
+    pub fn by_prefix(&self) -> impl Iterator<Item = (u32, IpNet, usize)> {
+        self.by_prefix.iter().map(|((domain, prefix), place)| (*domain, *prefix, *place))
+    }
+
+    /// The ownership of one address.
+    pub fn of_address(&self, domain: u32, address: IpAddr) -> Option<&Ownership> {
+        let longest = IpNet::from(address).prefix_len();
+        let place =
+            (0..=longest).rev().find_map(|length| self.by_prefix.get(&(domain, prefix(address, length))))?;
+        self.distinct.get(*place)
+    }
+}
+
+/// What is said of the owners of one prefix.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Claims {
     host_wide: bool,
     /// Interfaces that it is configured on.
-    configured: BTreeSet<u32>,
+    configured: Vec<u32>,
     /// Interfaces that it is routed to locally.
-    routed: BTreeSet<u32>,
+    routed: Vec<u32>,
     /// Interfaces that the configuration allows it on.
-    allowed: BTreeSet<u32>,
+    allowed: Vec<u32>,
 }
+
+impl Claims {
+    fn add(&mut self, others: &Self) {
+        self.host_wide |= others.host_wide;
+        self.configured.extend(&others.configured);
+        self.routed.extend(&others.routed);
+        self.allowed.extend(&others.allowed);
+    }
+
+    /// Puts the interfaces in order, each once: claims that say the same are equal then.
+    fn normalise(&mut self) {
+        for interfaces in [&mut self.configured, &mut self.routed, &mut self.allowed] {
+            interfaces.sort_unstable();
+            interfaces.dedup();
+        }
+    }
+}
+
+/// What is said of each prefix, before it is seen together with the prefixes around it.
+type ClaimsByPrefix = BTreeMap<(u32, IpNet), Claims>;
 
 /// The owners of every local address of a host, and of those that `allowed` names for interfaces.
 ///
@@ -41,9 +91,26 @@ struct Claims {
 /// interface's packets cross: the device that a VLAN or macvlan is stacked on, the ports of a bridge, bond, team or
 /// VRF. On an interface without a wire it is host-wide. Each owner owns it in its own domain: addresses of VRFs are
 /// compared only within theirs.
-pub fn of_addresses(host: &Host, allowed: &BTreeMap<u32, Vec<IpNet>>) -> Ownerships {
-    let mut lower = Lower::new(host);
-    let mut claims: BTreeMap<(u32, IpNet), Claims> = BTreeMap::new();
+pub fn of_addresses(stacking: &Stacking<'_>, allowed: &BTreeMap<u32, Vec<IpNet>>) -> Ownerships {
+    let claims = claims(stacking, allowed);
+    let lengths: BTreeSet<u8> = claims.keys().map(|(_, prefix)| prefix.prefix_len()).collect();
+    let mut ownerships = Ownerships::default();
+    let mut known: HashMap<(u32, Claims), usize> = HashMap::new();
+    for (domain, prefix) in claims.keys() {
+        let sum = sum_around(*domain, *prefix, &claims, &lengths);
+        let place = *known.entry((*domain, sum)).or_insert_with_key(|(domain, sum)| {
+            ownerships.distinct.push(ownership(*domain, sum, stacking));
+            ownerships.distinct.len() - 1
+        });
+        ownerships.by_prefix.insert((*domain, *prefix), place);
+    }
+    ownerships
+}
+
+fn claims(stacking: &Stacking<'_>, allowed: &BTreeMap<u32, Vec<IpNet>>) -> ClaimsByPrefix {
+    let host = stacking.host;
+    let mut claims = ClaimsByPrefix::new();
+    let mut domains = Domains::new(stacking);
     for address in &host.addresses {
         let Some(link) = host.links.get(&address.ifindex) else { continue };
         let single = IpNet::from(address.local);
@@ -51,8 +118,8 @@ pub fn of_addresses(host: &Host, allowed: &BTreeMap<u32, Vec<IpNet>>) -> Ownersh
             claims.entry((host.domain_of(link.index), single)).or_default().host_wide = true;
             continue;
         }
-        for domain in lower.domains(link.index) {
-            claims.entry((*domain, single)).or_default().configured.insert(link.index);
+        for domain in domains.of(link.index) {
+            claims.entry((*domain, single)).or_default().configured.push(link.index);
         }
     }
     for route in &host.local_routes {
@@ -61,127 +128,72 @@ pub fn of_addresses(host: &Host, allowed: &BTreeMap<u32, Vec<IpNet>>) -> Ownersh
             claims.entry((route.domain, route.prefix)).or_default().host_wide = true;
             continue;
         }
-        for domain in lower.domains(link.index) {
-            claims.entry((*domain, route.prefix)).or_default().routed.insert(link.index);
+        for domain in domains.of(link.index) {
+            claims.entry((*domain, route.prefix)).or_default().routed.push(link.index);
         }
     }
     for (ifindex, prefixes) in allowed {
         for prefix in prefixes {
             let key = (host.domain_of(*ifindex), prefix.trunc());
-            claims.entry(key).or_default().allowed.insert(*ifindex);
+            claims.entry(key).or_default().allowed.push(*ifindex);
         }
     }
-    let lengths: BTreeSet<u8> = claims.keys().map(|(_, prefix)| prefix.prefix_len()).collect();
-    claims.keys().map(|key| (*key, ownership(*key, &claims, &lengths, &mut lower))).collect()
+    claims
 }
 
-/// Puts together what is said of a prefix and of all longer ones that hold it.
-fn ownership(
-    (domain, inner): (u32, IpNet),
-    claims: &BTreeMap<(u32, IpNet), Claims>,
-    lengths: &BTreeSet<u8>,
-    lower: &mut Lower<'_>,
-) -> Ownership {
+/// Puts together what is said of a prefix and of all shorter ones that hold it.
+fn sum_around(domain: u32, inner: IpNet, claims: &ClaimsByPrefix, lengths: &BTreeSet<u8>) -> Claims {
     let mut sum = Claims::default();
     for length in lengths.range(..=inner.prefix_len()) {
         if let Some(outer) = claims.get(&(domain, prefix(inner.addr(), *length))) {
-            sum.host_wide |= outer.host_wide;
-            sum.configured.extend(&outer.configured);
-            sum.routed.extend(&outer.routed);
-            sum.allowed.extend(&outer.allowed);
+            sum.add(outer);
         }
     }
-    let mut owners = Vec::new();
-    let local: Vec<u32> = sum.configured.iter().chain(&sum.routed).copied().collect();
-    for ifindex in &local {
-        lower.push_in_domain(&mut owners, domain, [*ifindex]);
-    }
-    for ifindex in &local {
-        let below = lower.below(*ifindex).to_vec();
-        lower.push_in_domain(&mut owners, domain, below);
-    }
-    lower.push_in_domain(&mut owners, domain, sum.allowed);
+    sum.normalise();
+    sum
+}
+
+fn ownership(domain: u32, claims: &Claims, stacking: &Stacking<'_>) -> Ownership {
+    let host = stacking.host;
+    let local = || claims.configured.iter().chain(&claims.routed);
+    let below = local().flat_map(|ifindex| stacking.below(*ifindex));
+    let mut seen = HashSet::new();
+    let owners = local()
+        .chain(below)
+        .chain(&claims.allowed)
+        .copied()
+        .filter(|ifindex| host.domain_of(*ifindex) == domain && seen.insert(*ifindex));
     // Nothing is sent through a VRF device itself.
-    let (devices, vrfs): (Vec<u32>, Vec<u32>) =
-        owners.into_iter().partition(|ifindex| !lower.is_vrf(*ifindex));
+    let (devices, vrfs): (Vec<u32>, Vec<u32>) = owners.partition(|ifindex| !is_vrf(host, *ifindex));
     Ownership {
-        host_wide: sum.host_wide,
-        allowed_only: local.is_empty() && !sum.host_wide,
+        host_wide: claims.host_wide,
+        allowed_only: local().next().is_none() && !claims.host_wide,
         owners: [devices, vrfs].concat(),
     }
 }
 
-/// The interfaces below others and their domains, each computed once.
-struct Lower<'a> {
-    host: &'a Host,
-    below: BTreeMap<u32, (Vec<u32>, BTreeSet<u32>)>,
+fn is_vrf(host: &Host, ifindex: u32) -> bool {
+    host.links.get(&ifindex).is_some_and(|link| matches!(link.kind, LinkKind::Vrf { .. }))
 }
 
-impl<'a> Lower<'a> {
-    fn new(host: &'a Host) -> Self {
-        Self { host, below: BTreeMap::new() }
+/// The domains of interfaces and of those below them, each computed once.
+struct Domains<'a> {
+    stacking: &'a Stacking<'a>,
+    known: HashMap<u32, BTreeSet<u32>>,
+}
+
+impl<'a> Domains<'a> {
+    fn new(stacking: &'a Stacking<'a>) -> Self {
+        Self { stacking, known: HashMap::new() }
     }
 
-    fn get(&mut self, ifindex: u32) -> &(Vec<u32>, BTreeSet<u32>) {
-        self.below.entry(ifindex).or_insert_with(|| {
-            let below = below(self.host, ifindex);
-            let domains = below.iter().chain([&ifindex]).map(|each| self.host.domain_of(*each)).collect();
-            (below, domains)
+    fn of(&mut self, ifindex: u32) -> &BTreeSet<u32> {
+        let stacking = self.stacking;
+        self.known.entry(ifindex).or_insert_with(|| {
+            let all = stacking.below(ifindex).iter().chain([&ifindex]);
+            all.map(|each| stacking.host.domain_of(*each)).collect()
         })
     }
-
-    fn below(&mut self, ifindex: u32) -> &[u32] {
-        &self.get(ifindex).0
-    }
-
-    /// The domains of an interface and of those below it.
-    fn domains(&mut self, ifindex: u32) -> &BTreeSet<u32> {
-        &self.get(ifindex).1
-    }
-
-    /// Adds those that are new and in the domain.
-    fn push_in_domain(&self, owners: &mut Vec<u32>, domain: u32, more: impl IntoIterator<Item = u32>) {
-        for ifindex in more {
-            if self.host.domain_of(ifindex) == domain && !owners.contains(&ifindex) {
-                owners.push(ifindex);
-            }
-        }
-    }
-
-    fn is_vrf(&self, ifindex: u32) -> bool {
-        self.host.links.get(&ifindex).is_some_and(|link| matches!(link.kind, LinkKind::Vrf { .. }))
-    }
-}
-
-/// The interfaces that the packets of `ifindex` cross on their way to the wire, itself left out, in order of
-/// their distance.
-pub fn below(host: &Host, ifindex: u32) -> Vec<u32> {
-    let mut found = Vec::new();
-    let mut seen = BTreeSet::from([ifindex]);
-    let mut next = VecDeque::from([ifindex]);
-    while let Some(current) = next.pop_front() {
-        let Some(link) = host.links.get(&current) else { continue };
-        let direct: Vec<u32> = match link.kind {
-            LinkKind::Stacked => link.link.into_iter().collect(),
-            LinkKind::Aggregate | LinkKind::Vrf { .. } => {
-                host.ports_of(current).map(|port| port.index).collect()
-            }
-            _ => Vec::new(),
-        };
-        for lower in direct {
-            if seen.insert(lower) {
-                found.push(lower);
-                next.push_back(lower);
-            }
-        }
-    }
-    found
-}
-
-/// The ownership of one address.
-pub fn of_address(ownerships: &Ownerships, domain: u32, address: IpAddr) -> Option<&Ownership> {
-    let longest = IpNet::from(address).prefix_len();
-    (0..=longest).rev().find_map(|length| ownerships.get(&(domain, prefix(address, length))))
 }
 
 #[cfg(test)]

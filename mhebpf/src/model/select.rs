@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use glob::Pattern;
 use ipnet::IpNet;
 
-use super::host::{Framing, Host, Link, LinkKind, is_link_local};
+use super::host::{Address, Framing, Host, Link, LinkKind, is_link_local};
 
 /// How the operator names the interfaces to enforce.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ impl Selector {
             Self::Uplinks => {
                 let known = KnownUplinks::of(host);
                 for link in host.links.values() {
-                    selection.decide(link, not_an_uplink(host, link, known));
+                    selection.decide(link, not_an_uplink(host, link, &known));
                 }
             }
         }
@@ -101,7 +101,7 @@ fn not_enforceable(link: &Link) -> Option<&'static str> {
     }
 }
 
-fn not_an_uplink(host: &Host, link: &Link, known: KnownUplinks) -> Option<&'static str> {
+fn not_an_uplink(host: &Host, link: &Link, known: &KnownUplinks) -> Option<&'static str> {
     if let Some(reason) = not_enforceable(link) {
         return Some(reason);
     }
@@ -116,43 +116,49 @@ fn not_an_uplink(host: &Host, link: &Link, known: KnownUplinks) -> Option<&'stat
         return Some(VIRTUAL_ROUTER);
     }
     if is_container_veth(link) {
-        let is_container = known.surely || (known.veths && !has_subnet(host, link));
+        let is_container = known.surely || (known.veths && !known.with_subnet.contains(&link.index));
         return is_container.then_some(CONTAINER);
     }
-    let faces_inward = |port: &Link| matches!(port.kind, LinkKind::Veth | LinkKind::Tunnel | LinkKind::Dummy);
-    let bridges_containers = link.kind == LinkKind::Aggregate && host.ports_of(link.index).all(faces_inward);
+    let bridges_containers = link.kind == LinkKind::Aggregate && !known.with_uplink.contains(&link.index);
     (bridges_containers && (known.surely || known.veths)).then_some(INSIDE_BRIDGE)
 }
 
 /// What ways out the host has.
-#[derive(Clone, Copy)]
 struct KnownUplinks {
     /// A device that is neither a veth nor made of veths.
     surely: bool,
     /// A veth to another namespace, no port, with an address in a subnet: a container's uplink.
     veths: bool,
+    /// Interfaces with an address in a subnet, as uplinks have one. A container's end on its node has none, or one for
+    /// itself alone.
+    with_subnet: BTreeSet<u32>,
+    /// Bridges, bonds and teams with a port that faces outward.
+    with_uplink: BTreeSet<u32>,
 }
 
 impl KnownUplinks {
     fn of(host: &Host) -> Self {
+        let in_subnet = |address: &&Address| {
+            address.subnet.prefix_len() < address.subnet.max_prefix_len() && !is_link_local(address.local)
+        };
+        let with_subnet: BTreeSet<u32> =
+            host.addresses.iter().filter(in_subnet).map(|address| address.ifindex).collect();
+        let faces_outward =
+            |port: &&Link| !matches!(port.kind, LinkKind::Veth | LinkKind::Tunnel | LinkKind::Dummy);
         let surely = |link: &Link| {
             not_enforceable(link).is_none()
                 && !matches!(link.kind, LinkKind::Veth | LinkKind::Aggregate | LinkKind::Tunnel)
         };
-        let veth = |link: &Link| is_container_veth(link) && link.master.is_none() && has_subnet(host, link);
-        Self { surely: host.links.values().any(surely), veths: host.links.values().any(veth) }
+        let veth = |link: &Link| {
+            is_container_veth(link) && link.master.is_none() && with_subnet.contains(&link.index)
+        };
+        Self {
+            surely: host.links.values().any(surely),
+            veths: host.links.values().any(veth),
+            with_uplink: host.links.values().filter(faces_outward).filter_map(|port| port.master).collect(),
+            with_subnet,
+        }
     }
-}
-
-/// Whether an interface has an address in a subnet, as uplinks do. A container's end on its node has none, or one
-/// for itself alone.
-fn has_subnet(host: &Host, link: &Link) -> bool {
-    host.addresses.iter().any(|address| {
-        let subnet = address.subnet;
-        address.ifindex == link.index
-            && subnet.prefix_len() < subnet.max_prefix_len()
-            && !is_link_local(address.local)
-    })
 }
 
 fn is_container_veth(link: &Link) -> bool {

@@ -3,6 +3,8 @@
 mod family;
 mod inline;
 #[cfg(test)]
+mod scale;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -23,6 +25,7 @@ use super::{
     next_hops::{self, NextHop},
     ownership::{self, Ownership},
     policy::Policy,
+    stacking::Stacking,
 };
 
 /// The contents of the BPF maps.
@@ -46,14 +49,17 @@ impl Tables {
     pub fn new(host: &Host, policies: &BTreeMap<u32, Policy>) -> Self {
         let allowed = policies.iter().filter(|(_, policy)| !policy.allow.is_empty());
         let allowed = allowed.map(|(ifindex, policy)| (*ifindex, policy.allow.clone())).collect();
-        let ownerships = ownership::of_addresses(host, &allowed);
+        let stacking = Stacking::of(host);
+        let ownerships = ownership::of_addresses(&stacking, &allowed);
         let mut tables = Self::default();
+        let distinct: Vec<Owners> =
+            ownerships.distinct().iter().map(|each| tables.insert_set(each)).collect();
         let mut with_prefixes = BTreeSet::new();
-        for ((domain, prefix), ownership) in &ownerships {
+        for (domain, prefix, place) in ownerships.by_prefix() {
             if prefix.prefix_len() < prefix.max_prefix_len() {
-                with_prefixes.insert(*domain);
+                with_prefixes.insert(domain);
             }
-            tables.insert_owners(*domain, *prefix, ownership);
+            tables.insert_owners(domain, prefix, distinct[place]);
         }
         for link in host.links.values() {
             let domain = host.domain_of(link.index);
@@ -63,8 +69,8 @@ impl Tables {
             }
             tables.ifaces.insert(link.index, iface);
         }
-        tables.fill_inline_addresses(host);
-        let owners: BTreeSet<u32> = ownerships.values().flat_map(|o| o.owners.iter().copied()).collect();
+        tables.fill_inline_addresses(&stacking);
+        let owners = ownerships.distinct().iter().flat_map(|each| each.owners.iter().copied()).collect();
         for ((owner, prefix), next_hop) in next_hops::of_owners(host, &owners) {
             tables.insert_next_hop(owner, prefix, next_hop);
         }
@@ -76,8 +82,8 @@ impl Tables {
         self.ipv4.owners.len() + self.ipv6.owners.len() + self.ipv4.prefixes.len() + self.ipv6.prefixes.len()
     }
 
-    fn fill_inline_addresses(&mut self, host: &Host) {
-        for (ifindex, addresses) in inline::of_interfaces(host) {
+    fn fill_inline_addresses(&mut self, stacking: &Stacking<'_>) {
+        for (ifindex, addresses) in inline::of_interfaces(stacking) {
             let Some(iface) = self.ifaces.get_mut(&ifindex) else { continue };
             let (mut slots, mut slots6) = (0.., 0..);
             for (address, subnet) in addresses {
@@ -98,7 +104,8 @@ impl Tables {
         }
     }
 
-    fn insert_owners(&mut self, domain: u32, prefix: IpNet, ownership: &Ownership) {
+    /// An ownership as the programs have it. Owners for which that has no room go to their own table.
+    fn insert_set(&mut self, ownership: &Ownership) -> Owners {
         let mut owners = Owners::NONE;
         if ownership.host_wide {
             owners.flags |= Owners::HOST_WIDE;
@@ -115,6 +122,10 @@ impl Tables {
             let further = ownership.owners.iter().skip(INLINE_OWNERS);
             self.further_owners.extend(further.map(|ifindex| FurtherOwnerKey::new(owners.set, *ifindex)));
         }
+        owners
+    }
+
+    fn insert_owners(&mut self, domain: u32, prefix: IpNet, owners: Owners) {
         match prefix {
             IpNet::V4(prefix) => {
                 self.ipv4.insert_owners(domain, prefix.addr().into(), prefix.prefix_len(), owners);

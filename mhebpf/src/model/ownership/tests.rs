@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{below, of_address, of_addresses};
+use super::of_addresses;
 use crate::model::{
     Address, Host, Link, LinkKind, LocalRoute,
     host::MAIN_DOMAIN,
+    stacking::Stacking,
     testing::{address, host, ip, link, net, port, stacked},
 };
 
@@ -311,9 +312,10 @@ fn each_address_belongs_to_those_whom_the_table_names() {
         for (ifindex, prefix) in case.allow {
             allowed.entry(*ifindex).or_default().push(net(prefix));
         }
-        let ownerships = of_addresses(&build(&case), &allowed);
+        let host = build(&case);
+        let ownerships = of_addresses(&Stacking::of(&host), &allowed);
         for (domain, address, expected) in case.owners {
-            let found = of_address(&ownerships, *domain, ip(address)).cloned().unwrap_or_default();
+            let found = ownerships.of_address(*domain, ip(address)).cloned().unwrap_or_default();
             let whose = match expected {
                 _ if found.host_wide => HostWide,
                 Owned(owners) if !found.allowed_only && found.owners == *owners => *expected,
@@ -324,10 +326,4 @@ fn each_address_belongs_to_those_whom_the_table_names() {
             assert_eq!(whose, *expected, "{}: {address} in {domain}", case.name);
         }
     }
-}
-
-#[test]
-fn what_is_below_comes_in_the_order_of_distance() {
-    let host = host([port(2, 9), port(3, 9), link(9, LinkKind::Aggregate), stacked(10, 9)], []);
-    assert_eq!(below(&host, 10), [9, 2, 3]);
 }

@@ -1,0 +1,99 @@
+//! The work for a host grows with what is on it, not with its square.
+
+use std::time::Duration;
+
+use mhebpf_ebpf::{Announce, Receive, Send, Unknown};
+
+use super::*;
+use crate::model::{
+    Hop, Route, Selector,
+    host::MAIN_TABLE,
+    testing::{address, host, ip, link, net, port, stacked},
+};
+
+const POLICY: Policy = Policy {
+    send: Send::Redirect,
+    receive: Receive::Drop,
+    announce: Announce::Enforce,
+    unknown: Unknown::Pass,
+    allow: Vec::new(),
+};
+
+/// Addresses of each interface, and routes through each.
+const EACH: u32 = 40;
+
+/// The indices of a bridge and a bond.
+const BRIDGE: u32 = 1_000_000;
+const BOND: u32 = 1_000_001;
+
+/// A host with `n` interfaces in one subnet, each with subnets, addresses and routes of its own too, and a default route
+/// by the gateway that they share; a bridge of `n` ports, and `n` VLANs on a bond.
+fn crowded(n: u32) -> Host {
+    let wires = 0..n;
+    let ports = (n..2 * n).map(|index| port(index, BRIDGE));
+    let vlans = (2 * n..3 * n).map(|index| stacked(index, BOND));
+    let bond = (3 * n..3 * n + 2).map(|index| port(index, BOND));
+    let aggregates = [BRIDGE, BOND].map(|index| link(index, LinkKind::Aggregate));
+    let links = wires.clone().map(|index| link(index, LinkKind::Other));
+    let links = links.chain(ports).chain(vlans).chain(bond).chain(aggregates);
+
+    let own = |index: u32, nth: u32| format!("10.{}.{}.{}/26", index >> 8, index & 255, nth + 1);
+    let wide = [BRIDGE, BOND].into_iter().flat_map(|device| {
+        (0..n).map(move |nth| {
+            address(device, &format!("172.{}.{}.{}/16", 16 + device % 2, nth >> 8, nth & 255))
+        })
+    });
+    let narrow = wires.clone().flat_map(|index| (0..EACH).map(move |nth| address(index, &own(index, nth))));
+
+    let shared = net("192.168.0.0/16");
+    let route = |destination, ifindex, gateway: Option<&str>| Route {
+        table: MAIN_TABLE,
+        destination,
+        metric: ifindex,
+        hops: vec![Hop { ifindex, gateway: gateway.map(ip) }],
+    };
+    let mut routes = Vec::new();
+    for index in wires {
+        routes.push(route(net(&own(index, 0)).trunc(), index, None));
+        routes.push(route(shared, index, None));
+        routes.push(route(net("0.0.0.0/0"), index, Some("192.168.0.1")));
+        let near = format!("10.{}.{}.62", index >> 8, index & 255);
+        let far = |nth| net(&format!("100.{nth}.{}.{}/32", index >> 8, index & 255));
+        routes.extend((0..EACH).map(|nth| route(far(nth), index, Some(&near))));
+    }
+    Host { routes, ..host(links, narrow.chain(wide)) }
+}
+
+/// The processor time of this thread, which other processes do not lengthen much.
+fn processor_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a pointer to a `timespec` that lives through the call.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    assert_eq!(result, 0, "the processor time of a thread");
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// How long it takes to select the interfaces of a crowded host and to compute its tables, at best.
+fn work(n: u32) -> Duration {
+    let host = crowded(n);
+    let once = || {
+        let start = processor_time();
+        let selection = Selector::Uplinks.select(&host);
+        let policies = selection.enforced.iter().map(|ifindex| (*ifindex, POLICY)).collect();
+        let tables = Tables::new(&host, &policies);
+        let time = processor_time() - start;
+        let next_hops = n * (EACH + 3);
+        assert_eq!(tables.ipv4.next_hops.len(), next_hops as usize, "the host is what it is meant to be");
+        assert_eq!(tables.ipv4.owners.len(), (n * (EACH + 2)) as usize);
+        time
+    };
+    (0..3).map(|_| once()).min().unwrap_or_default()
+}
+
+#[test]
+fn eight_times_the_host_is_about_eight_times_the_work() {
+    let (small, large) = (work(128), work(1024));
+    println!("128 interfaces: {small:?}; 1024: {large:?}");
+    // Quadratic work would be 64 times as much. Caches and allocation cost large hosts more, but not three times.
+    assert!(large < small * 24, "{large:?} is more than 24 times {small:?}");
+}
