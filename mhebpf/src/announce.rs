@@ -30,6 +30,9 @@ struct Announced {
 #[derive(Debug, Default)]
 pub struct Announcer {
     announced: HashSet<Announced>,
+    /// Opened when it is needed, and kept: the kernel waits for an RCU grace period, about 10 ms, when a packet socket
+    /// is closed (`packet_release`).
+    socket: Option<OwnedFd>,
 }
 
 impl Announcer {
@@ -55,13 +58,49 @@ impl Announcer {
             return;
         }
         debug!("announcing {} addresses", new.len());
-        if let Err(error) = send_all(&new) {
+        if let Err(error) = self.send_all(&new) {
             warn!("announcing addresses to the peers: {error}; they learn of them when their entries expire");
         }
     }
+
+    fn send_all(&mut self, announcements: &[Announced]) -> io::Result<()> {
+        let socket = match self.socket.take() {
+            Some(socket) => self.socket.insert(socket),
+            None => self.socket.insert(open()?),
+        };
+        let mut result = Ok(());
+        for Announced { ifindex, address, mac, router } in announcements {
+            let (protocol, frame) = match address {
+                IpAddr::V4(address) => (libc::ETH_P_ARP, frames::arp_announcement(*address, *mac).to_vec()),
+                IpAddr::V6(address) => {
+                    (libc::ETH_P_IPV6, frames::unsolicited_advertisement(*address, *mac, *router).to_vec())
+                }
+            };
+            // SAFETY: an all-zero `sockaddr_ll` is a valid one.
+            let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+            to.sll_family = libc::AF_PACKET as u16;
+            to.sll_protocol = (protocol as u16).to_be();
+            to.sll_ifindex = *ifindex as i32;
+            // SAFETY: pointers to a frame and an address that live through the call, with their sizes.
+            let sent = unsafe {
+                libc::sendto(
+                    socket.as_raw_fd(),
+                    frame.as_ptr().cast(),
+                    frame.len(),
+                    0,
+                    (&raw const to).cast(),
+                    size_of::<libc::sockaddr_ll>() as u32,
+                )
+            };
+            if sent < 0 {
+                result = Err(io::Error::last_os_error());
+            }
+        }
+        result
+    }
 }
 
-fn send_all(announcements: &[Announced]) -> io::Result<()> {
+fn open() -> io::Result<OwnedFd> {
     // Protocol 0: for sending only.
     // SAFETY: no pointers are involved.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
@@ -69,34 +108,5 @@ fn send_all(announcements: &[Announced]) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: a descriptor that was just made and that nobody else has.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    let mut result = Ok(());
-    for Announced { ifindex, address, mac, router } in announcements {
-        let (protocol, frame) = match address {
-            IpAddr::V4(address) => (libc::ETH_P_ARP, frames::arp_announcement(*address, *mac).to_vec()),
-            IpAddr::V6(address) => {
-                (libc::ETH_P_IPV6, frames::unsolicited_advertisement(*address, *mac, *router).to_vec())
-            }
-        };
-        // SAFETY: an all-zero `sockaddr_ll` is a valid one.
-        let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        to.sll_family = libc::AF_PACKET as u16;
-        to.sll_protocol = (protocol as u16).to_be();
-        to.sll_ifindex = *ifindex as i32;
-        // SAFETY: pointers to a frame and an address that live through the call, with their sizes.
-        let sent = unsafe {
-            libc::sendto(
-                socket.as_raw_fd(),
-                frame.as_ptr().cast(),
-                frame.len(),
-                0,
-                (&raw const to).cast(),
-                size_of::<libc::sockaddr_ll>() as u32,
-            )
-        };
-        if sent < 0 {
-            result = Err(io::Error::last_os_error());
-        }
-    }
-    result
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

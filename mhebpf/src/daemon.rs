@@ -1,6 +1,7 @@
 //! The daemon: from start to stop.
 
 mod advice;
+mod memory;
 mod pace;
 mod signals;
 
@@ -57,7 +58,7 @@ pub async fn run(options: &RunOptions) -> Result<()> {
     let (settings, config) = Settings::load(options).map_err(|error| UsageError(format!("{error:#}")))?;
     let mut dumper = Dumper::connect()?;
     let Some(selector) = settings.selector.clone() else {
-        return Err(UsageError(advice::no_selection(&dumper.snapshot().await?.host)).into());
+        return Err(UsageError(advice::no_selection(&dumper.snapshot()?.host)).into());
     };
     preflight::check()?;
     let _instance = Instance::claim().await?;
@@ -77,7 +78,7 @@ pub async fn run(options: &RunOptions) -> Result<()> {
         names: BTreeMap::new(),
         ready: false,
     };
-    let outcome = match daemon.start(&mut dumper).await {
+    let outcome = match daemon.start(&mut dumper) {
         Ok(pace) => daemon.keep_in_step(&mut dumper, &mut events, &mut signals, pace).await,
         Err(error) => Err(error),
     };
@@ -107,15 +108,16 @@ struct Daemon<'a> {
 impl Daemon<'_> {
     /// The first synchronisation. It fails where the kernel refuses the programs everywhere; trouble with
     /// some of the interfaces or entries is tried again later.
-    async fn start(&mut self, dumper: &mut Dumper) -> Result<Pace> {
+    fn start(&mut self, dumper: &mut Dumper) -> Result<Pace> {
         let mut pace = Pace::default();
-        match self.synchronise(dumper).await {
+        match self.synchronise(dumper) {
             Err(error) if self.attachments.names().next().is_none() => return Err(error),
             result => pace.note(result),
         }
         if !self.ready {
             info!("no interface matches {} yet: waiting for one", self.selector.describe());
         }
+        memory::trim();
         Ok(pace)
     }
 
@@ -149,7 +151,7 @@ impl Daemon<'_> {
                 }
             }
             let started = Instant::now();
-            pace.note(self.synchronise(dumper).await);
+            pace.note(self.synchronise(dumper));
             // At most half of the time is spent synchronising, however long a burst of changes is.
             let rest = sleep(started.elapsed());
             tokio::pin!(rest);
@@ -204,9 +206,9 @@ impl Daemon<'_> {
     ///
     /// The first failure. After a failed dump nothing was changed; after any other failure all the rest was
     /// done.
-    async fn synchronise(&mut self, dumper: &mut Dumper) -> Result<Outcome> {
+    fn synchronise(&mut self, dumper: &mut Dumper) -> Result<Outcome> {
         let started = Instant::now();
-        let Snapshot { host, exact } = dumper.snapshot().await?;
+        let Snapshot { host, exact } = dumper.snapshot()?;
         let selection = self.selector.select(&host);
         self.let_go(&host, &selection.enforced);
         let policy = |ifindex: &u32| (*ifindex, self.settings.policy(&host.name_of(*ifindex)));
@@ -223,6 +225,7 @@ impl Daemon<'_> {
             self.announcer.announce(&host, announces);
         }
         self.say_when_ready();
+        memory::give_back(&host);
         debug!(
             "in step with {} links, {} addresses and {} routes, exactly: {exact}; {:?}",
             host.links.len(),
@@ -236,6 +239,7 @@ impl Daemon<'_> {
 
     fn let_go(&mut self, host: &Host, enforced: &BTreeSet<u32>) {
         let attached: Vec<u32> = self.attachments.names().map(|(ifindex, _)| ifindex).collect();
+        let mut unwanted = Vec::new();
         for ifindex in attached {
             match host.links.get(&ifindex) {
                 None => self.attachments.forget(ifindex),
@@ -243,28 +247,33 @@ impl Daemon<'_> {
                     self.attachments.rename(ifindex, &link.name);
                     if !enforced.contains(&ifindex) {
                         info!("letting go of {}", link.name);
-                        self.attachments.detach(ifindex);
+                        unwanted.push(ifindex);
                     }
                 }
             }
         }
+        self.attachments.detach(&unwanted);
     }
 
     fn attach(&mut self, host: &Host, selection: &Selection) -> Result<()> {
+        let named = |ifindex: &u32| (*ifindex, host.name_of(*ifindex));
+        let (attached, new): (Vec<_>, Vec<_>) = selection
+            .enforced
+            .iter()
+            .map(named)
+            .partition(|(ifindex, _)| self.attachments.contains(*ifindex));
+        let results = self.attachments.attach(&mut self.datapath.programs, &new);
         let mut result = Ok(());
-        for ifindex in &selection.enforced {
-            let name = host.name_of(*ifindex);
-            if !self.attachments.contains(*ifindex) {
-                match self.attachments.attach(&mut self.datapath.programs, *ifindex, &name) {
-                    Ok(()) => {
-                        info!("enforcing on {name}");
-                        self.warn_of_reverse_path_filter(host, *ifindex);
-                    }
-                    Err(error) => result = Err(error.context(format!("enforcing on {name}"))),
+        for ((ifindex, name), attached) in new.iter().zip(results) {
+            match attached {
+                Ok(()) => {
+                    info!("enforcing on {name}");
+                    self.warn_of_reverse_path_filter(host, *ifindex);
                 }
+                Err(error) => result = Err(error.context(format!("enforcing on {name}"))),
             }
-            self.names.insert(*ifindex, name);
         }
+        self.names.extend(attached.into_iter().chain(new));
         result
     }
 

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::{
     clsact,
+    grace_period::Expedited,
     load::{EGRESS, INGRESS, Programs},
 };
 
@@ -87,13 +88,24 @@ impl Attachments {
         self.attached.values().next().map(|attachment| attachment.hook)
     }
 
-    /// Attaches both programs to an interface, egress first.
+    /// Attaches both programs to each of these interfaces, and says of each, in the same order, how it went.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses, or the interface was renamed or replaced meanwhile; nothing is left attached
+    /// When the kernel refuses, or the interface was renamed or replaced meanwhile; nothing is left attached to it
     /// then.
-    pub fn attach(&mut self, programs: &mut Programs, ifindex: u32, name: &str) -> Result<()> {
+    pub fn attach(&mut self, programs: &mut Programs, interfaces: &[(u32, String)]) -> Vec<Result<()>> {
+        let _expedited = self.expedite(interfaces.len());
+        interfaces.iter().map(|(ifindex, name)| self.attach_to(programs, *ifindex, name)).collect()
+    }
+
+    /// For one interface a machine-wide switch is not worth its price, and filters wait for nothing.
+    fn expedite(&self, interfaces: usize) -> Option<Expedited> {
+        if interfaces > 1 && self.hook != Hook::Clsact { Expedited::begin() } else { None }
+    }
+
+    /// Egress first.
+    fn attach_to(&mut self, programs: &mut Programs, ifindex: u32, name: &str) -> Result<()> {
         // The kernel interface goes by name, the tables by ifindex: both must mean the same device, before
         // and after.
         if clsact::ifindex_of(name) != Some(ifindex) {
@@ -107,7 +119,7 @@ impl Attachments {
             Err(error) if self.hook == Hook::Auto && lacks_tcx(&error) => {
                 info!("this kernel has no TCX: using a clsact qdisc and filters");
                 self.hook = Hook::Clsact;
-                return self.attach(programs, ifindex, name);
+                return self.attach_to(programs, ifindex, name);
             }
             result => result,
         };
@@ -136,11 +148,20 @@ impl Attachments {
         Ok(Attachment { name: name.to_owned(), ingress, egress, hook, added_qdisc })
     }
 
-    /// Takes the programs off an interface that is still there.
-    pub fn detach(&mut self, ifindex: u32) {
-        if let Some(attachment) = self.attached.remove(&ifindex) {
-            detach(ifindex, attachment);
+    /// Takes the programs off interfaces that are still there. Failures are logged, and the rest goes on.
+    pub fn detach(&mut self, interfaces: &[u32]) {
+        let _expedited = self.expedite(interfaces.len());
+        for ifindex in interfaces {
+            if let Some(attachment) = self.attached.remove(ifindex) {
+                detach(*ifindex, attachment);
+            }
         }
+    }
+
+    /// Takes the programs off everywhere.
+    pub fn detach_all(&mut self) {
+        let interfaces: Vec<u32> = self.attached.keys().copied().collect();
+        self.detach(&interfaces);
     }
 
     /// Forgets an interface that no longer exists; the kernel has taken the programs off with it.
@@ -157,13 +178,6 @@ impl Attachments {
         {
             info!("{} is now called {name}", attachment.name);
             name.clone_into(&mut attachment.name);
-        }
-    }
-
-    /// Takes the programs off everywhere. Failures are logged, and the rest goes on.
-    pub fn detach_all(&mut self) {
-        for (ifindex, attachment) in std::mem::take(&mut self.attached) {
-            detach(ifindex, attachment);
         }
     }
 }

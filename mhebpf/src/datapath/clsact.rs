@@ -5,13 +5,14 @@ use std::{ffi::CString, io};
 
 use anyhow::{Context as _, Result};
 use aya::programs::tc::{self, TcError};
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{TcHandle, TcMessage},
 };
-use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use tracing::{debug, warn};
+
+use crate::netlink::Requests;
 
 /// The handle of a clsact qdisc, and the parents of its filters (`linux/pkt_sched.h`).
 const CLSACT: TcHandle = TcHandle { major: 0xffff, minor: 0 };
@@ -52,47 +53,19 @@ pub(super) fn remove_if_empty(ifindex: u32, interface: &str) {
 }
 
 fn try_remove(ifindex: i32) -> io::Result<bool> {
+    let mut requests = Requests::open()?;
     for parent in FILTERS {
         let mut message = TcMessage::with_index(ifindex);
         message.header.parent = parent;
-        if request(RouteNetlinkMessage::GetTrafficFilter(message), NLM_F_DUMP)? > 0 {
+        let mut filters = 0;
+        requests.send(RouteNetlinkMessage::GetTrafficFilter(message), NLM_F_DUMP, |_| filters += 1)?;
+        if filters > 0 {
             return Ok(false);
         }
     }
     let mut message = TcMessage::with_index(ifindex);
     message.header.handle = CLSACT;
     message.header.parent = CLSACT_PARENT;
-    request(RouteNetlinkMessage::DelQueueDiscipline(message), NLM_F_ACK)?;
+    requests.send(RouteNetlinkMessage::DelQueueDiscipline(message), NLM_F_ACK, |_| ())?;
     Ok(true)
-}
-
-/// Sends a request, waits for the answer, and returns how many objects it holds.
-fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<usize> {
-    let mut message = NetlinkMessage::from(message);
-    message.header.flags = NLM_F_REQUEST | flags;
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&bytes, 0)?;
-    let mut objects = 0;
-    loop {
-        let (answer, _) = socket.recv_from_full()?;
-        let mut rest = answer.as_slice();
-        while !rest.is_empty() {
-            let message =
-                NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok(objects),
-                NetlinkPayload::Error(error) if error.code.is_none() => return Ok(objects),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                _ => objects += 1,
-            }
-            let length = (message.header.length as usize).next_multiple_of(4);
-            rest = rest.get(length..).unwrap_or_default();
-        }
-    }
 }

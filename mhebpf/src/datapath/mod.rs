@@ -3,6 +3,7 @@
 mod attach;
 mod clsact;
 mod counters;
+mod grace_period;
 mod load;
 mod maps;
 mod raw;

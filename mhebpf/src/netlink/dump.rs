@@ -1,22 +1,20 @@
 //! Dumps of links, addresses and routes.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    hash::Hash,
-};
+use std::{collections::BTreeMap, collections::HashSet, hash::Hash, io, rc::Rc};
 
 use anyhow::{Context as _, Result, bail};
-use futures_util::StreamExt as _;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{DecodeError, NLM_F_DUMP, Parseable as _};
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage, address::AddressMessage, link::LinkMessage, route::RouteMessage,
+    AddressFamily, RouteNetlinkMessage,
+    address::AddressMessage,
+    link::{LinkAttribute, LinkExtentMask, LinkMessage},
+    route::{RouteHeader, RouteMessage},
 };
-use rtnetlink::Handle;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::parse;
+use super::{parse, request::Requests};
 use crate::model::{
-    Host, Link, LinkKind,
+    Address, Host, Link, LinkKind,
     host::{MAIN_DOMAIN, MAIN_TABLE},
 };
 
@@ -32,32 +30,30 @@ const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6]
 /// `RT_TABLE_LOCAL`.
 const LOCAL_TABLE: u32 = 255;
 
-/// A connection for dumps, in the namespace of this process.
+/// A socket for dumps, in the namespace of this process.
 pub struct Dumper {
-    handle: Handle,
-    last: Host,
+    requests: Requests,
+    last: Rc<Host>,
 }
 
 /// A snapshot of the host.
 pub struct Snapshot {
     /// The host.
-    pub host: Host,
+    pub host: Rc<Host>,
     /// Whether it is the host at one moment. If not, addresses and routes changed during each dump: all that
     /// are there for long are in it, and some that are gone.
     pub exact: bool,
 }
 
 impl Dumper {
-    /// Opens the connection; it is served by a task of the running tokio runtime.
+    /// Opens the socket.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses the socket.
+    /// When the kernel refuses it.
     pub fn connect() -> Result<Self> {
-        let (connection, handle, _) =
-            rtnetlink::new_connection_with_strict_check().context("opening a netlink socket for dumps")?;
-        tokio::spawn(connection);
-        Ok(Self { handle, last: Host::default() })
+        let requests = Requests::open().context("opening a netlink socket for dumps")?;
+        Ok(Self { requests, last: Rc::default() })
     }
 
     /// Takes a snapshot of the host.
@@ -65,14 +61,14 @@ impl Dumper {
     /// # Errors
     ///
     /// When a dump fails, or that of the links is interrupted by changes each time that it is tried.
-    pub async fn snapshot(&mut self) -> Result<Snapshot> {
-        let links = self.links().await?;
+    pub fn snapshot(&mut self) -> Result<Snapshot> {
+        let links = self.links()?;
+        let domains = domains_by_table(&links);
         let mut host = Host { links, ..Host::default() };
-        let domains = domains_by_table(&host.links);
         let mut exact = true;
         for family in FAMILIES {
-            exact &= self.addresses(family, &mut host).await?;
-            exact &= self.routes(family, &domains, &mut host).await?;
+            exact &= self.addresses(family, &mut host)?;
+            exact &= self.routes(family, &domains, &mut host)?;
         }
         // An interrupted dump can miss what is there. What was there before stays until a whole dump says
         // otherwise: an address too many passes packets for a moment, one too few would let them go unjudged
@@ -82,107 +78,108 @@ impl Dumper {
             add_missing(&mut host.routes, &self.last.routes);
             add_missing(&mut host.local_routes, &self.last.local_routes);
         }
-        self.last.clone_from(&host);
-        Ok(Snapshot { host, exact })
+        self.last = Rc::new(host);
+        Ok(Snapshot { host: Rc::clone(&self.last), exact })
     }
 
-    async fn links(&mut self) -> Result<BTreeMap<u32, Link>> {
-        let everywhere = parse::Sysctls::read("all");
-        let request = || RouteNetlinkMessage::GetLink(LinkMessage::default());
-        let (messages, exact) = self.dump("links", LINK_ATTEMPTS, request).await?;
+    fn links(&mut self) -> Result<BTreeMap<u32, Link>> {
+        let everywhere = parse::Everywhere::read();
+        let mut request = LinkMessage::default();
+        request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let request = RouteNetlinkMessage::GetLink(request);
+        let (links, exact) = self.dump("links", LINK_ATTEMPTS, &request, |payload| {
+            LinkMessage::parse(payload).map(|message| Some(parse::link(&message, everywhere)))
+        })?;
         if !exact {
             bail!("dumping the links of the host: they changed during each of {LINK_ATTEMPTS} attempts");
         }
-        let links = messages.iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewLink(message) => Some(parse::link(message, everywhere)),
-            _ => None,
-        });
-        Ok(links.map(|link| (link.index, link)).collect())
+        Ok(links.into_iter().map(|link| (link.index, link)).collect())
     }
 
-    /// Whether it is exact.
-    async fn addresses(&mut self, family: AddressFamily, host: &mut Host) -> Result<bool> {
-        let request = || {
-            let mut message = AddressMessage::default();
-            message.header.family = family;
-            RouteNetlinkMessage::GetAddress(message)
-        };
-        let (messages, exact) = self.dump("addresses", ATTEMPTS, request).await?;
-        host.addresses.extend(messages.iter().filter_map(|message| match message {
+    /// Whether they are exact.
+    fn addresses(&mut self, family: AddressFamily, host: &mut Host) -> Result<bool> {
+        let mut request = AddressMessage::default();
+        request.header.family = family;
+        let request = RouteNetlinkMessage::GetAddress(request);
+        let (addresses, exact) = self.dump("addresses", ATTEMPTS, &request, |payload| {
+            let message = AddressMessage::parse(payload)?;
             // A kernel without this family answers for all others.
-            RouteNetlinkMessage::NewAddress(message) if message.header.family == family => {
-                parse::address(message)
-            }
-            _ => None,
-        }));
+            let address = parse::address(&message).filter(|_| message.header.family == family);
+            Ok::<Option<Address>, _>(address)
+        })?;
+        append(&mut host.addresses, addresses);
         Ok(exact)
     }
 
     /// Routes come in the order of their prefixes, and those of equal metric in the order in which the kernel
     /// tries them. Whether they are exact.
-    async fn routes(
+    fn routes(
         &mut self,
         family: AddressFamily,
         domains: &BTreeMap<u32, u32>,
         host: &mut Host,
     ) -> Result<bool> {
-        let request = || {
-            let mut message = RouteMessage::default();
-            message.header.address_family = family;
-            RouteNetlinkMessage::GetRoute(message)
-        };
-        let (messages, exact) = self.dump("routes", ATTEMPTS, request).await?;
-        for message in &messages {
-            let RouteNetlinkMessage::NewRoute(message) = message else { continue };
-            if message.header.address_family != family {
-                continue;
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        let request = RouteNetlinkMessage::GetRoute(request);
+        let (routes, exact) = self.dump("routes", ATTEMPTS, &request, |payload| {
+            let header = RouteHeader::parse(payload)?;
+            // Most routes of a host with many addresses are those that come of them: they need not be read further.
+            if header.address_family != family || !parse::route_matters(&header) {
+                return Ok(None);
             }
-            match parse::route(message, domains) {
-                Some(parse::AnyRoute::Unicast(route)) => host.routes.push(route),
-                Some(parse::AnyRoute::Local(routes)) => host.local_routes.extend(routes),
-                None => {}
+            RouteMessage::parse(payload).map(|message| parse::route(&message, domains))
+        })?;
+        for route in routes {
+            match route {
+                parse::AnyRoute::Unicast(route) => host.routes.push(route),
+                parse::AnyRoute::Local(routes) => host.local_routes.extend(routes),
             }
         }
         Ok(exact)
     }
 
-    /// Whether what it gives is exact: the last of the attempts was not interrupted.
-    async fn dump(
+    /// What is made of the messages of a dump, and whether it is exact: the last of the attempts was not interrupted.
+    fn dump<T>(
         &mut self,
         what: &str,
         attempts: usize,
-        request: impl Fn() -> RouteNetlinkMessage,
-    ) -> Result<(Vec<RouteNetlinkMessage>, bool)> {
-        let mut messages = Vec::new();
+        request: &RouteNetlinkMessage,
+        read: impl Fn(&[u8]) -> Result<Option<T>, DecodeError>,
+    ) -> Result<(Vec<T>, bool)> {
+        let mut found = Vec::new();
         for _ in 0..attempts {
-            let exact;
-            (messages, exact) =
-                self.dump_once(request()).await.with_context(|| format!("dumping the {what} of the host"))?;
+            found.clear();
+            let exact = self
+                .requests
+                .send(request.clone(), NLM_F_DUMP, |payload| match read(payload) {
+                    Ok(item) => found.extend(item),
+                    Err(error) => {
+                        warn!("leaving out one of the {what} of the host, which can't be read: {error}");
+                    }
+                })
+                .or_else(|error| if is_overrun(&error) { Ok(false) } else { Err(error) })
+                .with_context(|| format!("dumping the {what} of the host"))?;
             if exact {
-                return Ok((messages, true));
+                return Ok((found, true));
             }
             debug!("the dump of the {what} was interrupted by a change");
         }
-        Ok((messages, false))
+        Ok((found, false))
     }
+}
 
-    /// A dump that was interrupted (`NLM_F_DUMP_INTR`) is not exact.
-    async fn dump_once(&mut self, request: RouteNetlinkMessage) -> Result<(Vec<RouteNetlinkMessage>, bool)> {
-        let mut request = NetlinkMessage::from(request);
-        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        let mut response = self.handle.request(request)?;
-        let mut messages = Vec::new();
-        let mut exact = true;
-        while let Some(message) = response.next().await {
-            exact &= message.header.flags & NLM_F_DUMP_INTR == 0;
-            match message.payload {
-                NetlinkPayload::InnerMessage(message) => messages.push(message),
-                NetlinkPayload::Error(error) => return Err(error.to_io().into()),
-                NetlinkPayload::Overrun(_) => exact = false,
-                _ => {}
-            }
-        }
-        Ok((messages, exact))
+/// Whether the kernel had to drop a part of its answer.
+fn is_overrun(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOBUFS)
+}
+
+/// Without copying where there is nothing yet.
+fn append<T>(all: &mut Vec<T>, mut more: Vec<T>) {
+    if all.is_empty() {
+        *all = more;
+    } else {
+        all.append(&mut more);
     }
 }
 

@@ -1,22 +1,24 @@
 //! Events as triggers: that something changed, not what.
 
-use std::{io, time::Duration};
+use std::io;
 
 use anyhow::{Context as _, Result};
-use rtnetlink::sys::{
-    AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE,
-};
+use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use tokio::io::{Interest, unix::AsyncFd};
 use tracing::debug;
 
 /// Large enough for a burst of 10,000 messages; the default loses them from 256 on.
 const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// How many messages are taken at once, so that an endless burst does not keep the daemon from acting.
+const BURST: usize = 50_000;
 
 /// `RTMGRP_LINK`, and `IFADDR` and `ROUTE` of IPv4 and IPv6, of `linux/rtnetlink.h`.
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 
 /// A subscription to the changes of links, addresses and routes in the namespace of this process.
 pub struct Events {
-    socket: TokioSocket,
+    socket: AsyncFd<Socket>,
 }
 
 impl Events {
@@ -26,16 +28,18 @@ impl Events {
     ///
     /// When the kernel refuses the socket.
     pub fn subscribe() -> Result<Self> {
-        let mut socket =
-            TokioSocket::new(NETLINK_ROUTE).context("opening a netlink socket for events of the kernel")?;
-        if let Err(error) = socket.socket_mut().set_rx_buf_sz(RECEIVE_BUFFER as u32) {
-            // Overruns are answered by a full dump in any case.
-            debug!("the netlink socket keeps its default receive buffer: {error}");
-        }
-        socket
-            .socket_mut()
-            .bind(&SocketAddr::new(0, GROUPS))
-            .context("subscribing to netlink events of links, addresses and routes")?;
+        let subscribed = || {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.set_non_blocking(true)?;
+            if let Err(error) = socket.set_rx_buf_sz(RECEIVE_BUFFER as u32) {
+                // Overruns are answered by a full dump in any case.
+                debug!("the netlink socket keeps its default receive buffer: {error}");
+            }
+            socket.bind(&SocketAddr::new(0, GROUPS))?;
+            // SAFETY: the socket has a descriptor of its own, the same for as long as it lives.
+            Ok::<_, io::Error>(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
+        };
+        let socket = subscribed().context("subscribing to netlink events of links, addresses and routes")?;
         Ok(Self { socket })
     }
 
@@ -46,22 +50,38 @@ impl Events {
     ///
     /// When the socket fails for another reason.
     pub async fn changed(&mut self) -> io::Result<()> {
-        self.receive().await?;
-        // Take the rest of the burst without waiting.
-        while let Ok(received) = tokio::time::timeout(Duration::ZERO, self.receive()).await {
-            received?;
-        }
-        Ok(())
-    }
-
-    async fn receive(&mut self) -> io::Result<()> {
-        match self.socket.recv_from_full().await {
-            Ok(_) => Ok(()),
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                debug!("the kernel had more events than the socket could keep");
-                Ok(())
+        loop {
+            let mut ready = self.socket.readable().await?;
+            if let Ok(taken) = ready.try_io(|socket| take_all(socket.get_ref())) {
+                return taken;
             }
-            Err(error) => Err(error),
         }
+    }
+}
+
+/// Takes what is there, without waiting.
+///
+/// # Errors
+///
+/// `WouldBlock` if nothing is there.
+fn take_all(socket: &Socket) -> io::Result<()> {
+    take(socket)?;
+    for _ in 1..BURST {
+        match take(socket) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            taken => taken?,
+        }
+    }
+    Ok(())
+}
+
+/// Takes one message. What it says is not asked for, so most of it is cut off.
+fn take(socket: &Socket) -> io::Result<()> {
+    match socket.recv(&mut [0; 16].as_mut_slice(), 0) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+            debug!("the kernel had more events than the socket could keep");
+            Ok(())
+        }
+        taken => taken.map(drop),
     }
 }

@@ -3,6 +3,8 @@
 mod dump;
 mod events;
 mod parse;
+mod request;
 
 pub use dump::{Dumper, Snapshot};
 pub use events::Events;
+pub(crate) use request::Requests;

@@ -9,17 +9,20 @@ use std::{
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressFlags, AddressMessage},
-    link::{InfoData, InfoVrf, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+    link::{
+        AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoData, InfoVrf, LinkAttribute, LinkFlags, LinkInfo,
+        LinkLayerType, LinkMessage,
+    },
     route::{
-        RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RouteProtocol, RouteType,
-        RouteVia,
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHopFlags,
+        RouteProtocol, RouteType, RouteVia,
     },
 };
 
 use crate::model::{Address, Framing, Hop, Link, LinkKind, LocalRoute, Route, host::prefix};
 
 /// `everywhere` are the sysctls of `all`, which are combined with those of the link.
-pub(super) fn link(message: &LinkMessage, everywhere: Sysctls) -> Link {
+pub(super) fn link(message: &LinkMessage, everywhere: Everywhere) -> Link {
     let header = &message.header;
     let loopback = header.flags.contains(LinkFlags::Loopback);
     let mut link = Link {
@@ -33,9 +36,9 @@ pub(super) fn link(message: &LinkMessage, everywhere: Sysctls) -> Link {
         master: None,
         link: None,
         link_elsewhere: false,
-        route_localnet: false,
+        route_localnet: everywhere.route_localnet > 0,
         router: false,
-        strict_reverse_path: false,
+        strict_reverse_path: everywhere.rp_filter == 1,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -48,18 +51,37 @@ pub(super) fn link(message: &LinkMessage, everywhere: Sysctls) -> Link {
             LinkAttribute::LinkInfo(infos) if !loopback => {
                 link.kind = kind(infos);
             }
+            LinkAttribute::AfSpecUnspec(families) => sysctls(families, everywhere, &mut link),
             _ => {}
         }
     }
     if link.link_elsewhere {
         link.link = None;
     }
-    let own = Sysctls::read(&link.name);
-    // `IN_DEV_ORCONF` and `IN_DEV_MAXCONF` of linux/inetdevice.h.
-    link.route_localnet = everywhere.route_localnet.max(own.route_localnet) > 0;
-    link.router = own.forwarding > 0;
-    link.strict_reverse_path = everywhere.rp_filter.max(own.rp_filter) == 1;
     link
+}
+
+/// `net.ipv4.conf` and `net.ipv6.conf` of a link, which come with it in its message, unless it does not have the family.
+fn sysctls(families: &[AfSpecUnspec], everywhere: Everywhere, link: &mut Link) {
+    for family in families {
+        match family {
+            AfSpecUnspec::Inet(attributes) => {
+                for attribute in attributes {
+                    let AfSpecInet::DevConf(own) = attribute else { continue };
+                    // `IN_DEV_ORCONF` and `IN_DEV_MAXCONF` of linux/inetdevice.h.
+                    link.route_localnet = everywhere.route_localnet.max(own.route_localnet) > 0;
+                    link.strict_reverse_path = everywhere.rp_filter.max(own.rp_filter) == 1;
+                }
+            }
+            AfSpecUnspec::Inet6(attributes) => {
+                for attribute in attributes {
+                    let AfSpecInet6::DevConf(own) = attribute else { continue };
+                    link.router = own.forwarding > 0;
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// GRE devices that may send to several peers have an outer header in front of the packet (`ipgre_header`, Linux
@@ -100,29 +122,21 @@ fn kind(infos: &[LinkInfo]) -> LinkKind {
     }
 }
 
-/// Sysctls of `net.ipv4.conf` and `net.ipv6.conf` in the namespace of this process.
-#[derive(Clone, Copy)]
-pub(super) struct Sysctls {
-    route_localnet: u32,
-    rp_filter: u32,
-    forwarding: u32,
+/// Sysctls of `net.ipv4.conf.all` in the namespace of this process.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Everywhere {
+    route_localnet: i32,
+    rp_filter: i32,
 }
 
-impl Sysctls {
-    /// Those of an interface, or of `all`. What can't be read counts as 0: an interface that is gone has
-    /// none.
-    pub(super) fn read(name: &str) -> Self {
-        let read = |family, key| {
-            fs::read_to_string(format!("/proc/sys/net/{family}/conf/{name}/{key}"))
-                .ok()
-                .and_then(|value| value.trim().parse().ok())
-                .unwrap_or(0)
+impl Everywhere {
+    /// What can't be read counts as 0.
+    pub(super) fn read() -> Self {
+        let read = |key| {
+            let text = fs::read_to_string(format!("/proc/sys/net/ipv4/conf/all/{key}"));
+            text.ok().and_then(|value| value.trim().parse().ok()).unwrap_or(0)
         };
-        Self {
-            route_localnet: read("ipv4", "route_localnet"),
-            rp_filter: read("ipv4", "rp_filter"),
-            forwarding: read("ipv6", "forwarding"),
-        }
+        Self { route_localnet: read("route_localnet"), rp_filter: read("rp_filter") }
     }
 }
 
@@ -156,6 +170,16 @@ pub(super) enum AnyRoute {
     Local(Vec<LocalRoute>),
 }
 
+/// Whether a route is of a kind that [`route`] has use for.
+pub(super) fn route_matters(header: &RouteHeader) -> bool {
+    match header.kind {
+        RouteType::Unicast => true,
+        // The kernel's own come and go with the addresses, which say the same.
+        RouteType::Local => header.protocol != RouteProtocol::Kernel,
+        _ => false,
+    }
+}
+
 /// A unicast route that any packet may take, or a local one that does not come of an address, of the tables that
 /// have a domain; `None` for all others.
 pub(super) fn route(message: &RouteMessage, domains: &BTreeMap<u32, u32>) -> Option<AnyRoute> {
@@ -166,7 +190,7 @@ pub(super) fn route(message: &RouteMessage, domains: &BTreeMap<u32, u32>) -> Opt
     });
     let table = table.unwrap_or(u32::from(header.table));
     let domain = *domains.get(&table)?;
-    if header.tos != 0 || header.flags.contains(RouteFlags::Dead) {
+    if header.tos != 0 || header.flags.contains(RouteFlags::Dead) || !route_matters(header) {
         return None;
     }
     let mut destination = match header.address_family {
@@ -204,8 +228,7 @@ pub(super) fn route(message: &RouteMessage, domains: &BTreeMap<u32, u32>) -> Opt
         RouteType::Unicast if !hops.is_empty() => {
             Some(AnyRoute::Unicast(Route { table, destination, metric, hops }))
         }
-        // The kernel's own come and go with the addresses, which say the same.
-        RouteType::Local if header.protocol != RouteProtocol::Kernel => {
+        RouteType::Local => {
             let local = |hop: &Hop| LocalRoute { domain, prefix: destination, ifindex: hop.ifindex };
             Some(AnyRoute::Local(hops.iter().map(local).collect()))
         }

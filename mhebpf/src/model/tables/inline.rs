@@ -79,3 +79,59 @@ impl Family {
         self.first_of_subnet.into_iter().chain(self.others).take(INLINE_ADDRESSES)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::model::{
+        Host, Link, LinkKind,
+        host::prefix,
+        testing::{host, link, port, stacked},
+    };
+
+    /// All addresses of a device offered to all interfaces below it.
+    fn simply(stacking: &Stacking<'_>) -> BTreeMap<u32, Vec<(IpAddr, IpNet)>> {
+        let mut candidates: BTreeMap<u32, Candidates> = BTreeMap::new();
+        for address in &stacking.host.addresses {
+            candidates.entry(address.ifindex).or_default().offer(address);
+        }
+        for address in &stacking.host.addresses {
+            for owner in stacking.below(address.ifindex) {
+                candidates.entry(*owner).or_default().offer(address);
+            }
+        }
+        candidates.into_iter().map(|(ifindex, candidates)| (ifindex, candidates.best())).collect()
+    }
+
+    /// Ports 2 and 3 of a bridge, a bond over port 4, and VLANs on both.
+    fn links() -> Vec<Link> {
+        let aggregates = [8, 9].map(|index| link(index, LinkKind::Aggregate));
+        let stacked = [stacked(10, 9), stacked(11, 9), stacked(12, 8), stacked(13, 2)];
+        [port(2, 9), port(3, 9), port(4, 8)].into_iter().chain(aggregates).chain(stacked).collect()
+    }
+
+    #[test]
+    fn interfaces_below_get_what_they_would_of_all_addresses() {
+        let owners = [2, 3, 4, 8, 9, 10, 11, 12, 13];
+        // A linear congruential generator (Knuth, MMIX): many hosts, the same at each run.
+        let mut state = 1_u64;
+        let mut below = |n: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % n
+        };
+        for round in 0..500 {
+            // Few subnets with many addresses, or many with few; some addresses on several devices.
+            let subnets = 1 + below(20);
+            let addresses = (0..below(120)).map(|_| {
+                let local = IpAddr::V4(Ipv4Addr::new(10, below(subnets) as u8, 0, below(40) as u8));
+                let ifindex = owners[below(owners.len() as u64) as usize];
+                Address { ifindex, local, subnet: prefix(local, 24), tentative: false }
+            });
+            let host: Host = host(links(), addresses.collect::<Vec<_>>());
+            let stacking = Stacking::of(&host);
+            assert_eq!(of_interfaces(&stacking), simply(&stacking), "round {round}: {:?}", host.addresses);
+        }
+    }
+}

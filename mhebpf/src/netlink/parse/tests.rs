@@ -1,4 +1,7 @@
-use netlink_packet_route::route::{RouteHeader, RouteNextHop};
+use netlink_packet_route::{
+    link::{Inet6DevConf, InetDevConf},
+    route::RouteNextHop,
+};
 
 use super::*;
 use crate::model::{
@@ -120,4 +123,33 @@ fn devices_without_ethernet_are_told_from_those_that_cannot_be_read() {
     assert_eq!(framing(LinkLayerType::Ipgre, point_to_point), Framing::Bare);
     assert_eq!(framing(LinkLayerType::Ipgre, LinkFlags::empty()), Framing::Unknown);
     assert_eq!(framing(LinkLayerType::Infiniband, point_to_point), Framing::Unknown);
+}
+
+#[test]
+fn sysctls_of_a_link_count_together_with_those_of_all() {
+    let link_with = |route_localnet, rp_filter, forwarding, everywhere| {
+        let mut ipv4 = InetDevConf::default();
+        (ipv4.route_localnet, ipv4.rp_filter) = (route_localnet, rp_filter);
+        let mut ipv6 = Inet6DevConf::default();
+        ipv6.forwarding = forwarding;
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::AfSpecUnspec(vec![
+            AfSpecUnspec::Inet(vec![AfSpecInet::DevConf(ipv4)]),
+            AfSpecUnspec::Inet6(vec![AfSpecInet6::DevConf(ipv6)]),
+        ]));
+        let link = link(&message, everywhere);
+        (link.route_localnet, link.strict_reverse_path, link.router)
+    };
+    let nothing = Everywhere::default();
+    assert_eq!(link_with(0, 0, 0, nothing), (false, false, false));
+    assert_eq!(link_with(1, 1, 1, nothing), (true, true, true));
+    // The greater one counts of the reverse path filters, and 2 is loose.
+    assert_eq!(link_with(0, 1, 0, Everywhere { route_localnet: 1, rp_filter: 2 }), (true, false, false));
+    assert_eq!(link_with(0, 0, 0, Everywhere { route_localnet: 0, rp_filter: 1 }), (false, true, false));
+}
+
+#[test]
+fn of_a_link_without_an_address_family_those_of_all_count() {
+    let link = link(&LinkMessage::default(), Everywhere { route_localnet: 1, rp_filter: 1 });
+    assert!(link.route_localnet && link.strict_reverse_path && !link.router);
 }
