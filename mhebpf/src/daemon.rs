@@ -36,6 +36,9 @@ use crate::{
 /// How often the host is dumped even if no event came.
 const CROSS_CHECK: Duration = Duration::from_secs(30);
 
+/// How long nothing has happened before memory is given back.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// A command line that can't be carried out as it is.
 #[derive(Debug)]
 pub struct UsageError(String);
@@ -117,7 +120,6 @@ impl Daemon<'_> {
         if !self.ready {
             info!("no interface matches {} yet: waiting for one", self.selector.describe());
         }
-        memory::trim();
         Ok(pace)
     }
 
@@ -130,6 +132,7 @@ impl Daemon<'_> {
     ) -> Result<()> {
         let mut cross_check = interval_at(Instant::now() + CROSS_CHECK, CROSS_CHECK);
         cross_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut has_worked = true;
         loop {
             tokio::select! {
                 request = signals.next() => match request {
@@ -138,6 +141,11 @@ impl Daemon<'_> {
                 },
                 _ = cross_check.tick() => {}
                 () = pace.retry() => {}
+                () = sleep(QUIET), if has_worked => {
+                    memory::give_back();
+                    has_worked = false;
+                    continue;
+                }
                 changed = events.changed() => {
                     if let Err(error) = changed {
                         error!("receiving netlink events: {error}; subscribing anew");
@@ -150,6 +158,7 @@ impl Daemon<'_> {
                     }
                 }
             }
+            has_worked = true;
             let started = Instant::now();
             pace.note(self.synchronise(dumper));
             // At most half of the time is spent synchronising, however long a burst of changes is.
@@ -225,7 +234,6 @@ impl Daemon<'_> {
             self.announcer.announce(&host, announces);
         }
         self.say_when_ready();
-        memory::give_back(&host);
         debug!(
             "in step with {} links, {} addresses and {} routes, exactly: {exact}; {:?}",
             host.links.len(),

@@ -14,6 +14,11 @@ use tracing::{debug, warn};
 /// `rcu_normal_after_boot`, as those for real-time work are, does not heed it.
 const SWITCH: &str = "/sys/kernel/rcu_expedited";
 
+/// What is written to it: any number turns it on, and this one says who did. It is "mh" in ASCII, as the handle of the
+/// filters.
+const OURS: &str = "28008";
+const OFF: &str = "0";
+
 /// Grace periods are expedited as long as this lives.
 ///
 /// Without the right to write the switch (a container, a service with `ProtectKernelTunables=`) they take as long
@@ -24,8 +29,9 @@ pub(super) struct Expedited(());
 impl Expedited {
     /// Turns the switch on, unless somebody else has.
     ///
-    /// Of two daemons that do this at once, in two network namespaces, the one that finds it off turns it off again, and
-    /// no order of their steps leaves it on.
+    /// Whoever has turned it on turns it off again, so that no order of the steps of two daemons, in two network namespaces,
+    /// leaves it on; at worst one of them goes on without. What a daemon that was killed has left is taken for
+    /// this one's.
     pub(super) fn begin() -> Option<Self> {
         match try_begin(Path::new(SWITCH)) {
             Ok(is_ours) => is_ours.then_some(Self(())),
@@ -39,19 +45,21 @@ impl Expedited {
 
 impl Drop for Expedited {
     fn drop(&mut self) {
-        if let Err(error) = fs::write(SWITCH, "0") {
-            warn!("RCU grace periods stay expedited, until 0 is written to {SWITCH}: {error}");
+        if let Err(error) = fs::write(SWITCH, OFF) {
+            warn!("RCU grace periods stay expedited, until {OFF} is written to {SWITCH}: {error}");
         }
     }
 }
 
-/// Whether the switch was off before.
+/// Whether the switch is to be turned off again.
 fn try_begin(switch: &Path) -> io::Result<bool> {
-    if fs::read_to_string(switch)?.trim() != "0" {
-        return Ok(false);
+    match fs::read_to_string(switch)?.trim() {
+        OFF | OURS => {
+            fs::write(switch, OURS)?;
+            Ok(true)
+        }
+        _ => Ok(false),
     }
-    fs::write(switch, "1")?;
-    Ok(true)
 }
 
 #[cfg(test)]
@@ -61,10 +69,10 @@ mod tests {
     #[test]
     fn a_switch_that_somebody_else_has_turned_on_stays_theirs() {
         let file = std::env::temp_dir().join(format!("mhebpf-switch-{}", std::process::id()));
-        for (before, ours) in [("0\n", true), ("1\n", false), ("2\n", false)] {
+        for (before, ours) in [("0\n", true), ("28008\n", true), ("1\n", false), ("2\n", false)] {
             fs::write(&file, before).expect("a temporary file");
             assert_eq!(try_begin(&file).expect("a readable switch"), ours, "{before}");
-            let expected = if ours { "1" } else { before };
+            let expected = if ours { OURS } else { before };
             assert_eq!(fs::read_to_string(&file).expect("the switch"), expected);
         }
         fs::remove_file(&file).expect("the temporary file");

@@ -1,10 +1,10 @@
 //! Loading the programs.
 
 use anyhow::{Context as _, Result};
-use aya::{EbpfLoader, include_bytes_aligned, programs::SchedClassifier};
+use aya::{include_bytes_aligned, programs::SchedClassifier};
 use tracing::debug;
 
-use super::{Counters, Maps};
+use super::{Counters, Maps, loader};
 
 /// The object that the build script has compiled.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mhebpf-bpf"));
@@ -42,7 +42,7 @@ pub fn load() -> Result<Datapath> {
 }
 
 fn load_with(xfrm: u8) -> Result<Datapath> {
-    let mut ebpf = EbpfLoader::new().override_global("XFRM", &xfrm, true).load(OBJECT).context(
+    let mut ebpf = loader::new().override_global("XFRM", &xfrm, true).load(OBJECT).context(
         "creating the BPF maps (before Linux 5.11 this needs CAP_SYS_RESOURCE: run mhebpf as root)",
     )?;
     let maps = Maps::take(&mut ebpf)?;

@@ -5,6 +5,7 @@ mod clsact;
 mod counters;
 mod grace_period;
 mod load;
+mod loader;
 mod maps;
 mod raw;
 
