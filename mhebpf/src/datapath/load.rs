@@ -1,7 +1,10 @@
 //! Loading the programs.
 
 use anyhow::{Context as _, Result};
-use aya::{include_bytes_aligned, programs::SchedClassifier};
+use aya::{
+    include_bytes_aligned,
+    programs::{ProgramError, SchedClassifier},
+};
 use tracing::debug;
 
 use super::{Counters, Maps, loader};
@@ -23,6 +26,9 @@ pub struct Datapath {
 pub struct Programs {
     ebpf: aya::Ebpf,
 }
+
+/// How often a program is loaded at most.
+const LOAD_ATTEMPTS: usize = 10;
 
 /// The name of the egress program.
 pub(super) const EGRESS: &str = "mhebpf_egress";
@@ -49,13 +55,29 @@ fn load_with(xfrm: u8) -> Result<Datapath> {
     let counters = Counters::take(&mut ebpf)?;
     let mut programs = Programs { ebpf };
     for name in [EGRESS, INGRESS] {
-        programs.classifier(name)?.load().with_context(|| {
+        load_program(programs.classifier(name)?).with_context(|| {
             format!(
                 "loading the TC program {name} (before Linux 6.18 this needs CAP_PERFMON: run mhebpf as root)"
             )
         })?;
     }
     Ok(Datapath { programs, maps, counters })
+}
+
+/// Loads a program, and again where a signal has come meanwhile: the verifier gives up for any (`bpf_check`, Linux 6.18),
+/// a change of the terminal's size too.
+fn load_program(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+    for _ in 1..LOAD_ATTEMPTS {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) =>
+            {
+                debug!("a signal came while a program was loaded: loading it again");
+            }
+            result => return result,
+        }
+    }
+    program.load()
 }
 
 impl Programs {
