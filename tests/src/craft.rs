@@ -1,11 +1,12 @@
 //! Frames and packets made by hand, to be sent as they are.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use anyhow::{Context as _, Result};
-use etherparse::{IcmpEchoHeader, Icmpv4Header, Icmpv4Type, PacketBuilder};
+use anyhow::{Context as _, Result, bail};
+use etherparse::{IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, PacketBuilder};
 
 use crate::{
+    family::Family,
     frame::{
         ADVERTISEMENT, ARP_REPLY, ARP_REQUEST, Arp, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT,
         ICMPV6, SOLICITATION,
@@ -86,15 +87,25 @@ pub fn tagged(frame: &[u8], tags: &[(u16, u16)]) -> Vec<u8> {
     tagged
 }
 
-/// A UDP datagram in a frame, with right checksums.
+/// A UDP datagram of either family in a frame, with right checksums.
 ///
 /// # Errors
 ///
-/// When the payload is too long.
-pub fn udp(stations: Stations, from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Result<Vec<u8>> {
-    let builder = PacketBuilder::ethernet2(stations.source.0, stations.destination.0)
-        .ipv4(from.ip().octets(), to.ip().octets(), 64)
-        .udp(from.port(), to.port());
+/// When the payload is too long, or when the addresses are of different families.
+pub fn udp(
+    stations: Stations,
+    from: impl Into<SocketAddr>,
+    to: impl Into<SocketAddr>,
+    payload: &[u8],
+) -> Result<Vec<u8>> {
+    let (from, to) = (from.into(), to.into());
+    let builder = PacketBuilder::ethernet2(stations.source.0, stations.destination.0);
+    let builder = match (from.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => builder.ipv4(from.octets(), to.octets(), 64),
+        (IpAddr::V6(from), IpAddr::V6(to)) => builder.ipv6(from.octets(), to.octets(), 64),
+        _ => bail!("{from} and {to} are of different families"),
+    };
+    let builder = builder.udp(from.port(), to.port());
     let mut frame = Vec::with_capacity(builder.size(payload.len()));
     builder.write(&mut frame, payload).context("writing a UDP datagram")?;
     Ok(frame)
@@ -114,26 +125,15 @@ pub fn echo_request(stations: Stations, from: Ipv4Addr, to: Ipv4Addr, id: u16) -
     Ok(frame)
 }
 
-/// An ICMP echo request without an IP header, as a raw socket takes it.
-pub fn echo_message(id: u16, sequence: u16, payload: &[u8]) -> Vec<u8> {
-    let echo = Icmpv4Type::EchoRequest(IcmpEchoHeader { id, seq: sequence });
-    let mut message = Icmpv4Header::with_checksum(echo, payload).to_bytes().to_vec();
+/// An ICMP echo request of a family without an IP header, as a raw socket takes it: the kernel fills in the checksum of ICMPv6.
+pub fn echo_message(family: Family, id: u16, sequence: u16, payload: &[u8]) -> Vec<u8> {
+    let echo = IcmpEchoHeader { id, seq: sequence };
+    let mut message = match family {
+        Family::V4 => Icmpv4Header::with_checksum(Icmpv4Type::EchoRequest(echo), payload).to_bytes().to_vec(),
+        Family::V6 => Icmpv6Header::new(Icmpv6Type::EchoRequest(echo)).to_bytes().to_vec(),
+    };
     message.extend(payload);
     message
-}
-
-/// A UDP datagram over IPv6 in a frame, with a right checksum.
-///
-/// # Errors
-///
-/// When the payload is too long.
-pub fn udp6(stations: Stations, from: SocketAddrV6, to: SocketAddrV6, payload: &[u8]) -> Result<Vec<u8>> {
-    let builder = PacketBuilder::ethernet2(stations.source.0, stations.destination.0)
-        .ipv6(from.ip().octets(), to.ip().octets(), 64)
-        .udp(from.port(), to.port());
-    let mut frame = Vec::with_capacity(builder.size(payload.len()));
-    builder.write(&mut frame, payload).context("writing a UDP datagram")?;
-    Ok(frame)
 }
 
 /// A fragment of an IPv6 datagram of UDP: this part of its payload, `offset` bytes from its start.
@@ -220,6 +220,8 @@ pub const fn group_mac(group: Ipv6Addr) -> Mac {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{SocketAddrV4, SocketAddrV6};
+
     use super::*;
     use crate::frame::{ETHERTYPE_QINQ, ETHERTYPE_VLAN, Frame};
 
@@ -232,7 +234,8 @@ mod tests {
         assert_eq!(frame.arp(), Some(&arp));
         assert_eq!((frame.source, frame.destination), (Mac::lab(1), Mac::BROADCAST));
 
-        let (from, to) = ("10.0.0.1:1000".parse().unwrap(), "10.0.0.2:2000".parse().unwrap());
+        let (from, to): (SocketAddrV4, SocketAddrV4) =
+            ("10.0.0.1:1000".parse().unwrap(), "10.0.0.2:2000".parse().unwrap());
         let frame = Frame::parse(&udp(HERE, from, to, b"hello").unwrap()).unwrap();
         assert_eq!(frame.ipv4().unwrap().ports, Some((1000, 2000)));
         assert_eq!(frame.speaker(), Some((*from.ip()).into()));
@@ -241,8 +244,10 @@ mod tests {
 
     #[test]
     fn what_is_crafted_of_ipv6_is_read_back() {
-        let (from, to) = ("[fe80::1]:1000".parse().unwrap(), "[2001:db8::2]:2000".parse().unwrap());
-        let frame = Frame::parse(&udp6(HERE, from, to, b"hello").unwrap()).unwrap();
+        let (from, to): (SocketAddrV6, SocketAddrV6) =
+            ("[fe80::1]:1000".parse().unwrap(), "[2001:db8::2]:2000".parse().unwrap());
+        assert!(udp(HERE, from, SocketAddr::from(([10, 0, 0, 2], 1)), &[]).is_err());
+        let frame = Frame::parse(&udp(HERE, from, to, b"hello").unwrap()).unwrap();
         assert_eq!(frame.ipv6().unwrap().ports, Some((1000, 2000)));
         assert_eq!(frame.speaker(), Some((*from.ip()).into()));
 

@@ -40,6 +40,10 @@ pub enum Feature {
     Ipip,
     /// GRE tunnels without an Ethernet header.
     Gre,
+    /// Tunnels of IPv6 in IPv4, without an Ethernet header.
+    Sit,
+    /// Tunnels of both families in IPv6, without an Ethernet header.
+    Ip6Tunnel,
     /// GRE tunnels of Ethernet frames.
     GreTap,
     /// WireGuard interfaces, without an Ethernet header.
@@ -48,6 +52,8 @@ pub enum Feature {
     Vxlan,
     /// IPsec, with AES in Galois/Counter Mode.
     Esp,
+    /// Interfaces for what IPsec protects.
+    XfrmInterface,
     /// Address translation by nf_tables.
     Nftables,
     /// Test runs of a program for a packet that came from an interface (`ingress_ifindex`).
@@ -60,7 +66,7 @@ pub enum Feature {
 type Series = (u32, u32);
 
 /// The first series of the matrix's kernels that has a feature, as Debian builds them.
-const EXPECTED: [(Feature, Series); 19] = [
+const EXPECTED: [(Feature, Series); 22] = [
     (Feature::Tcx, (6, 6)),
     (Feature::Vlan, (5, 10)),
     (Feature::Macvlan, (5, 10)),
@@ -73,10 +79,13 @@ const EXPECTED: [(Feature, Series); 19] = [
     (Feature::Tun, (5, 10)),
     (Feature::Ipip, (5, 10)),
     (Feature::Gre, (5, 10)),
+    (Feature::Sit, (5, 10)),
+    (Feature::Ip6Tunnel, (5, 10)),
     (Feature::WireGuard, (5, 10)),
     (Feature::Vxlan, (5, 10)),
     (Feature::GreTap, (5, 10)),
     (Feature::Esp, (5, 10)),
+    (Feature::XfrmInterface, (5, 10)),
     (Feature::Nftables, (5, 10)),
     (Feature::TestRunIngressIfindex, (5, 15)),
     (Feature::LoadWithoutPerfmon, (6, 18)),
@@ -183,6 +192,9 @@ impl Feature {
             Self::Tun => "tuntap add dev probed mode tun",
             Self::Ipip => "link add probed type ipip local 192.0.2.1 remote 192.0.2.2",
             Self::Gre => "link add probed type gre local 192.0.2.1 remote 192.0.2.2",
+            Self::Sit => "link add probed type sit local 192.0.2.1 remote 192.0.2.2",
+            Self::Ip6Tunnel => "link add probed type ip6tnl mode any local 2001:db8::1 remote 2001:db8::2",
+            Self::XfrmInterface => "link add probed type xfrm dev under if_id 7",
             Self::GreTap => "link add probed type gretap local 192.0.2.1 remote 192.0.2.2",
             Self::WireGuard => "link add probed type wireguard",
             Self::Vxlan => "link add probed type vxlan id 7 local 192.0.2.1 remote 192.0.2.2 dstport 4789",
@@ -209,6 +221,9 @@ impl fmt::Display for Feature {
             Self::Tun => "tun interfaces",
             Self::Ipip => "IPIP tunnels",
             Self::Gre => "GRE tunnels",
+            Self::Sit => "tunnels of IPv6 in IPv4",
+            Self::Ip6Tunnel => "tunnels in IPv6",
+            Self::XfrmInterface => "xfrm interfaces",
             Self::WireGuard => "WireGuard",
             Self::Vxlan => "VXLAN",
             Self::GreTap => "GRE tunnels for Ethernet",

@@ -184,6 +184,15 @@ impl Frame {
         self.ipv6().filter(|ipv6| ipv6.icmp_type == ADVERTISEMENT)?.target
     }
 
+    /// The address of which this says where it is, be it asked or not: the sender of an ARP reply, or the target of a neighbour
+    /// advertisement.
+    pub fn answered(&self) -> Option<IpAddr> {
+        match &self.packet {
+            Packet::Arp(arp) if arp.operation == ARP_REPLY => Some(arp.sender.into()),
+            _ => self.advertised().map(IpAddr::from),
+        }
+    }
+
     /// The address that speaks: IP's source, ARP's sender protocol address.
     pub fn speaker(&self) -> Option<IpAddr> {
         match &self.packet {

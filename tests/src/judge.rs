@@ -150,8 +150,8 @@ impl Record {
         let claimed = claims().any(|claim| claim.exclusive.contains(captured.at));
         let allowed =
             claims().any(|claim| claim.port == captured.port && claim.allowed.contains(captured.at));
-        // No end system says "I am 127.0.0.1" on a wire.
-        enforced && (address.is_loopback() || (claimed && !allowed))
+        // No end system says "I am 127.0.0.1" on a wire, unless it is told to.
+        enforced && (address.is_loopback() || claimed) && !allowed
     }
 }
 

@@ -28,6 +28,7 @@ pub use router::{Container, Router};
 use crate::{
     capture::Capture,
     daemon::Daemon,
+    family::Family,
     interface,
     judge::Judge,
     mac::Mac,
@@ -92,6 +93,15 @@ impl Lab {
         Self::builder().links(4).build()
     }
 
+    /// The article's lab for a family: with IPv6 only where that is in question.
+    ///
+    /// # Errors
+    ///
+    /// Without root.
+    pub fn article_in(family: Family) -> Result<Self> {
+        Self::builder().links(4).family(family).build()
+    }
+
     /// A lab of another shape.
     pub fn builder() -> LabBuilder {
         LabBuilder::default()
@@ -135,6 +145,33 @@ impl Lab {
     /// The address of the peer that a port leads to.
     pub fn peer(&self, port: usize) -> Ipv4Addr {
         Segment::nth(self.links[port].segment).peer()
+    }
+
+    /// The host's address of a family on a port at the start.
+    ///
+    /// # Panics
+    ///
+    /// When the port was made without one.
+    pub fn address_in(&self, family: Family, port: usize) -> IpAddr {
+        match family {
+            Family::V4 => self.address(port).into(),
+            Family::V6 => self.address6(port).into(),
+        }
+    }
+
+    /// All addresses of a family that the host has on a port at the start: the link-local one as well.
+    ///
+    /// # Panics
+    ///
+    /// When the port was made without one.
+    pub fn addresses_on(&self, family: Family, port: usize) -> Vec<IpAddr> {
+        let link_local = (family == Family::V6).then(|| self.link_local(port).into());
+        [self.address_in(family, port)].into_iter().chain(link_local).collect()
+    }
+
+    /// The address of a family of the peer that a port leads to.
+    pub fn peer_in(&self, family: Family, port: usize) -> IpAddr {
+        family.choose(self.peer(port).into(), self.peer6(port).into())
     }
 
     /// Starts `mhebpf run` on all the lab's interfaces with further arguments, and waits until it is ready.

@@ -73,6 +73,18 @@ pub(crate) fn nested(kind: u16, inside: &[Vec<u8>]) -> Vec<u8> {
     attribute(kind | NESTED, &inside.concat())
 }
 
+/// Finds an attribute among others, none of which is nested.
+pub(crate) fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+    while let [a, b, c, d, ..] = *attributes {
+        let length = usize::from(u16::from_ne_bytes([a, b]));
+        if u16::from_ne_bytes([c, d]) == wanted {
+            return attributes.get(4..length);
+        }
+        attributes = attributes.get(length.max(4).next_multiple_of(4)..).unwrap_or_default();
+    }
+    None
+}
+
 /// A netlink socket of the calling thread's namespace.
 pub(crate) struct Netlink(Socket);
 
@@ -90,6 +102,23 @@ impl Netlink {
         };
         socket.connect(&kernel)?;
         Ok(Self(socket))
+    }
+
+    /// Sends a request that does not ask for an acknowledgement, and returns what is in the answer.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel reports instead of an answer.
+    pub(crate) fn ask(&mut self, message: &Message) -> Result<Vec<u8>> {
+        self.0.send(&message.finished())?;
+        let mut buffer = vec![0; 1 << 16];
+        let length = self.0.read(&mut buffer).context("waiting for an answer")?;
+        let kind = buffer[..length].get(4..6).context("a netlink message is cut short")?;
+        if i32::from(u16::from_ne_bytes([kind[0], kind[1]])) == libc::NLMSG_ERROR {
+            let code = buffer[HEADER..].first_chunk().copied().map_or(0, i32::from_ne_bytes);
+            return Err(io::Error::from_raw_os_error(-code).into());
+        }
+        Ok(buffer[HEADER.min(length)..length].to_vec())
     }
 
     /// Sends messages in one datagram and waits until all that ask for it are acknowledged.

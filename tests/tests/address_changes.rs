@@ -259,7 +259,7 @@ fn thirty_addresses_on_one_interface_are_all_its_own() -> Result<()> {
     }
     let ports = recording.ports_by_source()?;
     for address in &extra {
-        assert_eq!(ports.get(address), Some(&BTreeSet::from([2])), "{address}");
+        assert_eq!(ports.get(&(*address).into()), Some(&BTreeSet::from([2])), "{address}");
     }
     assert!(recording.arp_from_host()?.iter().all(|(_, arp)| arp.operation != ARP_REPLY));
     daemon.stop()?;

@@ -1,10 +1,10 @@
-//! IPv4 that arrives, judged by its destination: the ingress side of the decision, packet by packet.
+//! Datagrams that arrive, judged by their destination: the ingress side of the decision, packet by packet, in both families.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 use anyhow::Result;
 use mhebpf_tests::{
-    Lab, Mac, PEER,
+    Family, Lab, Mac, PEER,
     craft::{self, Stations},
     traffic::udp,
 };
@@ -23,38 +23,48 @@ fn delivered(socket: &std::net::UdpSocket) -> Result<usize> {
 
 #[test]
 fn a_datagram_for_another_interfaces_address_is_discarded() -> Result<()> {
-    for mode in ["redirect", "drop"] {
-        let lab = Lab::article()?;
-        let socket = udp::bind(&lab.host, Ipv4Addr::UNSPECIFIED, SERVICE)?;
+    for (family, mode) in in_enforcing_modes() {
+        let lab = Lab::article_in(family)?;
+        let socket = udp::bind(&lab.host, family.unspecified(), SERVICE)?;
         let daemon = lab.mhebpf_quietly(&["--mode", mode])?;
         for port in lab.ports() {
             for other in lab.ports().filter(|other| *other != port) {
-                lab.deliver(port, SocketAddrV4::new(lab.address(other), SERVICE), b"stray")?;
+                for address in lab.addresses_on(family, other) {
+                    lab.deliver(port, (address, SERVICE), b"stray")?;
+                }
             }
         }
         lab.fence()?;
-        assert_eq!(delivered(&socket)?, 0, "mode {mode}");
+        assert_eq!(delivered(&socket)?, 0, "{family} in mode {mode}");
         let summary = daemon.stop()?.summary;
         for port in lab.ports() {
-            assert_eq!(summary.count(&format!("eth{port}_int"), "wrong_destination"), 3, "{summary:?}");
+            let count = 3 * lab.addresses_on(family, port).len() as u64;
+            assert_eq!(summary.count(&format!("eth{port}_int"), "wrong_destination"), count, "{summary:?}");
         }
         lab.finish()?;
     }
     Ok(())
 }
 
+fn in_enforcing_modes() -> impl Iterator<Item = (Family, &'static str)> {
+    Family::BOTH.into_iter().flat_map(|family| ["redirect", "drop"].map(|mode| (family, mode)))
+}
+
 #[test]
 fn a_datagram_for_an_own_address_is_delivered() -> Result<()> {
-    for mode in ["redirect", "drop"] {
-        let lab = Lab::article()?;
-        let socket = udp::bind(&lab.host, Ipv4Addr::UNSPECIFIED, SERVICE)?;
-        let daemon = lab.mhebpf_quietly(&["--mode", mode])?;
+    for (family, mode) in in_enforcing_modes() {
+        let lab = Lab::article_in(family)?;
+        let socket = udp::bind(&lab.host, family.unspecified(), SERVICE)?;
+        let daemon = lab.mhebpf_quietly(&["--mode", mode, "--unknown", "drop"])?;
         for port in lab.ports() {
-            lab.deliver(port, SocketAddrV4::new(lab.address(port), SERVICE), b"for you")?;
+            for own in lab.addresses_on(family, port) {
+                lab.deliver(port, (own, SERVICE), b"for you")?;
+                lab.fence()?;
+                assert_eq!(delivered(&socket)?, 1, "{own} through port {port} in mode {mode}");
+            }
         }
-        lab.fence()?;
-        assert_eq!(delivered(&socket)?, 4, "mode {mode}");
-        assert_eq!(daemon.stop()?.summary.counts(), []);
+        let summary = daemon.stop()?.summary;
+        assert_eq!(summary.total("wrong_destination"), 0, "{summary:?}");
         lab.finish()?;
     }
     Ok(())
@@ -62,43 +72,54 @@ fn a_datagram_for_an_own_address_is_delivered() -> Result<()> {
 
 #[test]
 fn broadcast_and_multicast_are_delivered_on_every_interface() -> Result<()> {
-    let lab = Lab::builder().links(2).build()?;
+    let lab = Lab::builder().links(2).ipv6().build()?;
     let group = Ipv4Addr::new(239, 1, 2, 3);
+    // Every node is in IPv6's group of all nodes, on every link.
+    let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
     let socket = udp::bind(&lab.host, Ipv4Addr::UNSPECIFIED, SERVICE)?;
+    let socket6 = udp::bind(&lab.host, Ipv6Addr::UNSPECIFIED, SERVICE)?;
     for port in lab.ports() {
         socket.join_multicast_v4(&group, &lab.address(port))?;
     }
-    let daemon = lab.mhebpf_quietly(&[])?;
+    let daemon = lab.mhebpf_quietly(&["--unknown", "drop"])?;
     for port in lab.ports() {
-        for (to, mac) in [
-            (Ipv4Addr::BROADCAST, Mac::BROADCAST),
-            (Ipv4Addr::new(192, 168, 7, 255), Mac::BROADCAST),
-            (group, Mac([0x01, 0, 0x5e, 1, 2, 3])),
-        ] {
+        let destinations: [(IpAddr, Mac); 4] = [
+            (Ipv4Addr::BROADCAST.into(), Mac::BROADCAST),
+            (Ipv4Addr::new(192, 168, 7, 255).into(), Mac::BROADCAST),
+            (group.into(), Mac([0x01, 0, 0x5e, 1, 2, 3])),
+            (all_nodes.into(), craft::group_mac(all_nodes)),
+        ];
+        for (to, mac) in destinations {
             let stations = Stations { source: lab.peer_mac(port), destination: mac };
-            let from = SocketAddrV4::new(PEER, SERVICE);
-            lab.send_to_host(port, &craft::udp(stations, from, SocketAddrV4::new(to, SERVICE), b"all")?)?;
+            let from = (lab.peer_in(Family::of(to), port), SERVICE);
+            lab.send_to_host(port, &craft::udp(stations, from, (to, SERVICE), b"all")?)?;
         }
     }
     lab.fence()?;
-    assert_eq!(delivered(&socket)?, 6);
-    assert_eq!(daemon.stop()?.summary.counts(), []);
+    assert_eq!((delivered(&socket)?, delivered(&socket6)?), (6, 2));
+    let summary = daemon.stop()?.summary;
+    assert_eq!(summary.total("wrong_destination"), 0, "{summary:?}");
     lab.finish()
 }
 
 #[test]
 fn receive_off_and_observe_deliver_and_only_observe_counts() -> Result<()> {
-    for (receive, observed) in [("off", 0), ("observe", 1)] {
-        let lab = Lab::builder().links(2).build()?;
-        let socket = udp::bind(&lab.host, lab.address(1), SERVICE)?;
-        let daemon = lab.mhebpf_quietly(&["--receive", receive])?;
-        lab.deliver(0, SocketAddrV4::new(lab.address(1), SERVICE), b"stray")?;
-        lab.fence()?;
-        assert_eq!(delivered(&socket)?, 1, "--receive {receive}");
-        let summary = daemon.stop()?.summary;
-        assert_eq!(summary.observed("eth0_int", "wrong_destination"), observed, "{summary:?}");
-        assert_eq!(summary.count("eth0_int", "wrong_destination"), 0, "{summary:?}");
-        lab.finish()?;
+    for family in Family::BOTH {
+        for (option, value, observed) in
+            [("--receive", "off", 0), ("--receive", "observe", 1), ("--mode", "observe", 1)]
+        {
+            let lab = Lab::builder().links(2).family(family).build()?;
+            let address = lab.address_in(family, 1);
+            let socket = udp::bind(&lab.host, address, SERVICE)?;
+            let daemon = lab.mhebpf_quietly(&[option, value])?;
+            lab.deliver(0, (address, SERVICE), b"stray")?;
+            lab.fence()?;
+            assert_eq!(delivered(&socket)?, 1, "{family} with {option} {value}");
+            let summary = daemon.stop()?.summary;
+            assert_eq!(summary.observed("eth0_int", "wrong_destination"), observed, "{summary:?}");
+            assert_eq!(summary.count("eth0_int", "wrong_destination"), 0, "{summary:?}");
+            lab.finish()?;
+        }
     }
     Ok(())
 }
@@ -142,6 +163,19 @@ fn every_fragment_for_another_interfaces_address_is_discarded() -> Result<()> {
     lab.fence()?;
     assert_eq!(delivered(&socket)?, 0);
     assert_eq!(daemon.stop()?.summary.count("eth0_int", "wrong_destination"), 3);
+    lab.finish()
+}
+
+/// Linux itself takes none, so that mhebpf has dropped it shows in the counters only.
+#[test]
+fn ipv6s_loopback_destination_is_dropped() -> Result<()> {
+    let lab = Lab::builder().links(2).ipv6().build()?;
+    let socket = udp::bind(&lab.host, Ipv6Addr::LOCALHOST, SERVICE)?;
+    let daemon = lab.mhebpf_quietly(&[])?;
+    lab.deliver(0, (Ipv6Addr::LOCALHOST, SERVICE), b"martian")?;
+    lab.fence()?;
+    assert_eq!(delivered(&socket)?, 0);
+    assert_eq!(daemon.stop()?.summary.count("eth0_int", "loopback"), 1);
     lab.finish()
 }
 

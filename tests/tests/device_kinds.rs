@@ -1,41 +1,51 @@
-//! Hosts with interfaces of other kinds than an Ethernet card. Not every kernel has each: see [`features`].
+//! Hosts with interfaces of other kinds than an Ethernet card, in both families. Not every kernel has each: see [`features`].
 
-use std::{collections::BTreeSet, net::Ipv4Addr, net::SocketAddrV4, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4},
+    time::Duration,
+};
 
 use anyhow::Result;
 use mhebpf_tests::{
-    Lab, NetNs, PATIENCE,
-    device::{Device, ENFORCING, LISTENING, MODES, Sender, delivered_until, mac_of, start, wait_running},
+    Daemon, Lab, Mac, NetNs, PATIENCE,
+    device::{
+        Device, ENFORCING, LISTENING, MODES, Sender, delivered_of_both, delivered_until, give_addresses,
+        interfaces, mac_of, start, wait_running, ways_of_anothers,
+    },
     features::{self, Feature},
+    interface,
     lab::{INTERFACES, PROBE_PORT},
+    team,
     traffic::{icmp, udp},
 };
 
-/// The address of the device in question, and of the switch in the same subnet.
+/// The addresses of the device in question, and of the switch in the same subnet.
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 10, 0, 2);
 const PEER_OF_OWN: Ipv4Addr = Ipv4Addr::new(10, 10, 0, 1);
-const VIRTUAL: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 9);
+const OWN6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x10, 0, 0, 0, 0, 2);
+const PEER_OF_OWN6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x10, 0, 0, 0, 0, 1);
+const ADDRESSES: [(IpAddr, IpAddr); 2] =
+    [(IpAddr::V4(OWN), IpAddr::V4(PEER_OF_OWN)), (IpAddr::V6(OWN6), IpAddr::V6(PEER_OF_OWN6))];
 
-const DEVICE: Device<'_> =
-    Device { name: "", address: OWN, peer: PEER_OF_OWN, peer_interface: "br0", through: &[], other: 1 };
+/// What most devices here are: on top of the first port of two.
+const DEVICE: Device<'_> = Device {
+    name: "top",
+    addresses: &ADDRESSES,
+    peer_interface: "br0",
+    through: &[("top", 0), ("eth0_int", 0)],
+    other: 1,
+};
 
-/// Gives the switch's bridge an address in the device's subnet.
-fn give_peer_its_address(lab: &Lab) -> Result<()> {
-    lab.switch.ip(&format!("address add {PEER_OF_OWN}/24 dev br0")).map(drop)
-}
-
-/// A lab with two links where a device of this type is on top of the first.
-fn lab_with_device_on_top(kind: &str) -> Result<Lab> {
-    let lab = Lab::builder().links(2).build()?;
-    give_peer_its_address(&lab)?;
-    lab.host.ip_batch(&format!(
-        "link add link eth0_int name top type {kind}\n\
-         address add {OWN}/24 dev top\n\
-         link set top up"
-    ))?;
-    wait_running(&lab.host, "top")?;
-    lab.claim(0, OWN, Duration::ZERO);
-    Ok(lab)
+/// Gives the device its addresses and the switch's interface those of its peer, and says that they belong to these ports.
+fn give_all_addresses(lab: &Lab, device: &Device<'_>, ports: &[usize]) -> Result<()> {
+    give_addresses(&lab.switch, device.peer_interface, &ADDRESSES.map(|(_, peer)| peer))?;
+    give_addresses(&lab.host, device.name, &ADDRESSES.map(|(own, _)| own))?;
+    for port in ports {
+        lab.claim(*port, OWN, Duration::ZERO);
+        lab.claim(*port, OWN6, Duration::ZERO);
+    }
+    Ok(())
 }
 
 #[test]
@@ -43,85 +53,68 @@ fn a_vlan_interface_is_an_interface_of_its_own() -> Result<()> {
     if !features::require(Feature::Vlan)? {
         return Ok(());
     }
-    let lab = Lab::builder().links(2).build()?;
-    for (ns, end, address) in [(&lab.host, "int", OWN), (&lab.switch, "ext", PEER_OF_OWN)] {
-        ns.ip_batch(&format!(
-            "link add link eth0_{end} name v10 type vlan id 10\n\
-             address add {address}/24 dev v10\n\
-             link set v10 up"
-        ))?;
+    let lab = Lab::builder().links(2).ipv6().build()?;
+    for (ns, end) in [(&lab.host, "int"), (&lab.switch, "ext")] {
+        ns.ip(&format!("link add link eth0_{end} name v10 type vlan id 10"))?;
     }
-    lab.claim(0, OWN, Duration::ZERO);
-    let through = &[("v10", 0), ("eth0_int", 0)];
-    let device = Device { name: "v10", peer_interface: "v10", through, ..DEVICE };
+    let device =
+        Device { name: "v10", peer_interface: "v10", through: &[("v10", 0), ("eth0_int", 0)], ..DEVICE };
+    give_all_addresses(&lab, &device, &[0])?;
     // The parent does not judge what is in its VLANs.
-    device.try_out(&lab, &MODES, &["--interface", INTERFACES], &["eth0_int"])?;
-    device.try_out(
-        &lab,
-        &ENFORCING,
-        &["--interface", "v10", "--interface", INTERFACES],
-        &["v10", "eth0_int"],
-    )?;
+    device.try_out(&lab, &MODES, &interfaces(&[INTERFACES]), &["eth0_int"])?;
+    device.try_out(&lab, &ENFORCING, &interfaces(&["v10", INTERFACES]), &["v10", "eth0_int"])?;
+    lab.finish()
+}
+
+/// A device of this type on top of the first link, whose frames that interface judges as well.
+fn a_device_on_top_shares_its_parents_policy(feature: Feature, kind: &str) -> Result<()> {
+    if !features::require(feature)? {
+        return Ok(());
+    }
+    let lab = Lab::builder().links(2).ipv6().build()?;
+    lab.host.ip(&format!("link add link eth0_int name top type {kind}"))?;
+    give_all_addresses(&lab, &DEVICE, &[0])?;
+    let judged = ["top", "eth0_int"];
+    DEVICE.try_out(&lab, &MODES, &interfaces(&[INTERFACES]), &judged)?;
+    DEVICE.try_out(&lab, &ENFORCING, &interfaces(&["top", INTERFACES]), &judged)?;
     lab.finish()
 }
 
 #[test]
 fn a_macvlan_interface_shares_its_parents_policy() -> Result<()> {
-    if !features::require(Feature::Macvlan)? {
-        return Ok(());
-    }
-    let lab = lab_with_device_on_top("macvlan mode bridge")?;
-    let device = Device { name: "top", through: &[("top", 0), ("eth0_int", 0)], ..DEVICE };
-    device.try_out(&lab, &MODES, &["--interface", INTERFACES], &["top", "eth0_int"])?;
-    device.try_out(
-        &lab,
-        &ENFORCING,
-        &["--interface", "top", "--interface", INTERFACES],
-        &["top", "eth0_int"],
-    )?;
-    lab.finish()
+    a_device_on_top_shares_its_parents_policy(Feature::Macvlan, "macvlan mode bridge")
+}
+
+/// While no process has opened it, what comes is the host's.
+#[test]
+fn a_macvtap_interface_shares_its_parents_policy() -> Result<()> {
+    a_device_on_top_shares_its_parents_policy(Feature::Macvtap, "macvtap mode bridge")
 }
 
 #[test]
 fn an_ipvlan_interface_shares_its_parents_policy() -> Result<()> {
-    if !features::require(Feature::Ipvlan)? {
-        return Ok(());
-    }
-    let lab = lab_with_device_on_top("ipvlan mode l2")?;
-    let device = Device { name: "top", through: &[("top", 0), ("eth0_int", 0)], ..DEVICE };
-    device.try_out(&lab, &MODES, &["--interface", INTERFACES], &["top", "eth0_int"])?;
-    device.try_out(
-        &lab,
-        &ENFORCING,
-        &["--interface", "top", "--interface", INTERFACES],
-        &["top", "eth0_int"],
-    )?;
-    lab.finish()
+    a_device_on_top_shares_its_parents_policy(Feature::Ipvlan, "ipvlan mode l2")
 }
 
 /// A bridge as virtual machines use it: the host's address is on it, and an uplink and a container's interface are ports.
 #[test]
 fn a_bridges_address_belongs_to_its_ports() -> Result<()> {
-    let lab = Lab::builder().links_without_address(1).links(1).build()?;
-    give_peer_its_address(&lab)?;
+    let lab = Lab::builder().links_without_address(1).links(1).ipv6().build()?;
     let container = NetNs::new("container")?;
     let address = Ipv4Addr::new(10, 10, 0, 3);
     lab.host.ip_batch(&format!(
         "link add virbr type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
          link add c0 type veth peer name eth0 netns {}\n\
          link set eth0_int master virbr\n\
-         link set c0 master virbr up\n\
-         address add {OWN}/24 dev virbr\n\
-         link set virbr up",
+         link set c0 master virbr up",
         container.path()
     ))?;
     container.ip_batch(&format!("address add {address}/24 dev eth0\nlink set eth0 up"))?;
-    wait_running(&lab.host, "virbr")?;
-    lab.claim(0, OWN, Duration::ZERO);
-    icmp::ping(&container, address, PEER_OF_OWN, PATIENCE)?;
     let device = Device { name: "virbr", through: &[("virbr", 0), ("eth0_int", 0)], ..DEVICE };
+    give_all_addresses(&lab, &device, &[0])?;
+    icmp::ping(&container, address, PEER_OF_OWN, PATIENCE)?;
     for (modes, selected) in [(&MODES[..], &[INTERFACES][..]), (&ENFORCING, &["virbr", "c0", INTERFACES])] {
-        let arguments: Vec<_> = selected.iter().flat_map(|name| ["--interface", name]).collect();
+        let arguments = interfaces(selected);
         device.try_out(&lab, modes, &arguments, &["virbr", "eth0_int"])?;
         let daemon = start(&lab, &arguments, "redirect")?;
         icmp::ping(&container, address, PEER_OF_OWN, PATIENCE)?;
@@ -133,26 +126,47 @@ fn a_bridges_address_belongs_to_its_ports() -> Result<()> {
     lab.finish()
 }
 
-/// A lab with three links, of which the first two are ports of a device made by `make`.
-fn lab_with_ports_of(make: &str) -> Result<Lab> {
-    let lab = Lab::builder().links_without_address(2).links(1).build()?;
-    give_peer_its_address(&lab)?;
+/// A lab with three links, of which the first two become ports of the device `top`.
+fn lab_with_ports_of(make: impl FnOnce(&NetNs) -> Result<()>) -> Result<Lab> {
+    let lab = Lab::builder().links_without_address(2).links(1).ipv6().build()?;
+    make(&lab.host)?;
     // Neither a bond nor a team takes a port that is up.
-    lab.host.ip_batch(&format!(
-        "link add top {make}\n\
-         link set eth0_int down\n\
+    lab.host.ip_batch(
+        "link set eth0_int down\n\
          link set eth1_int down\n\
          link set eth0_int master top\n\
          link set eth1_int master top\n\
-         address add {OWN}/24 dev top\n\
-         link set top up"
-    ))?;
+         link set top up",
+    )?;
     for port in [0, 1] {
         lab.host.ip(&format!("link set eth{port}_int up"))?;
         lab.wait_running(port)?;
-        lab.claim(port, OWN, Duration::ZERO);
+        // The device has the hardware address of its first port, and with it that one's link-local address.
+        lab.claim(port, lab.link_local(0), Duration::ZERO);
     }
     Ok(lab)
+}
+
+/// Tries out a device of which the first two of three links are ports, and this one of them carries its frames.
+fn try_device_with_ports(lab: &Lab, active: usize) -> Result<()> {
+    give_all_addresses(lab, &DEVICE, &[0, 1])?;
+    let through = [("top", active), ("eth0_int", 0), ("eth1_int", 1)];
+    let device = Device { through: &through, other: 2, ..DEVICE };
+    let all = ["top", "eth0_int", "eth1_int"];
+    device.try_out(lab, &MODES, &interfaces(&[INTERFACES]), &all)?;
+    // What the ports send by themselves is nobody's business then.
+    let alone = Device { through: &through[..1], ..device };
+    alone.try_out(lab, &ENFORCING, &interfaces(&["top", "eth2_int"]), &["top"])?;
+    device.try_out(lab, &ENFORCING, &interfaces(&["top", INTERFACES]), &all)
+}
+
+/// A lab with a bond, and which of its ports carries its frames.
+fn lab_with_bond() -> Result<(Lab, usize)> {
+    let lab =
+        lab_with_ports_of(|host| host.ip("link add top type bond mode active-backup miimon 10").map(drop))?;
+    wait_running(&lab.host, "top")?;
+    let shown = lab.host.ip("-details -oneline link show dev top")?;
+    Ok((lab, usize::from(shown.contains("active_slave eth1_int"))))
 }
 
 #[test]
@@ -160,57 +174,48 @@ fn a_bonds_address_belongs_to_its_ports() -> Result<()> {
     if !features::require(Feature::Bond)? {
         return Ok(());
     }
-    let lab = lab_with_ports_of("type bond mode active-backup miimon 10")?;
-    wait_running(&lab.host, "top")?;
-    let active = || -> Result<usize> {
-        let shown = lab.host.ip("-details -oneline link show dev top")?;
-        Ok(usize::from(shown.contains("active_slave eth1_int")))
-    };
-    let active = active()?;
-    let through = [("top", active), ("eth0_int", 0), ("eth1_int", 1)];
-    let device = Device { name: "top", through: &through, other: 2, ..DEVICE };
-    let all = ["top", "eth0_int", "eth1_int"];
-    device.try_out(&lab, &MODES, &["--interface", INTERFACES], &all)?;
-    // What the bond's ports send by themselves is nobody's business then.
-    let bond = Device { through: &through[..1], ..device };
-    bond.try_out(&lab, &ENFORCING, &["--interface", "top", "--interface", "eth2_int"], &["top"])?;
-    device.try_out(&lab, &ENFORCING, &["--interface", "top", "--interface", INTERFACES], &all)?;
+    let (lab, active) = lab_with_bond()?;
+    try_device_with_ports(&lab, active)?;
     lab.finish()
 }
 
-/// Without a process that tells it which port to use a team sends and takes nothing itself, but its ports do.
+/// Devices on top of each other: the VLAN's address is its own, the bond's, and that of the bond's ports.
+#[test]
+fn the_address_of_a_vlan_on_a_bond_belongs_to_all_below() -> Result<()> {
+    if !features::require(Feature::Bond)? || !features::require(Feature::Vlan)? {
+        return Ok(());
+    }
+    let (lab, active) = lab_with_bond()?;
+    for (ns, below) in [(&lab.host, "top"), (&lab.switch, "br0")] {
+        ns.ip(&format!("link add link {below} name v10 type vlan id 10"))?;
+    }
+    let through = [("v10", active), ("top", active), ("eth0_int", 0), ("eth1_int", 1)];
+    let device = Device { name: "v10", peer_interface: "v10", through: &through, other: 2, ..DEVICE };
+    give_all_addresses(&lab, &device, &[0, 1])?;
+    let (all, untagged) = (through.map(|(name, _)| name), &["top", "eth0_int", "eth1_int"]);
+    device.try_out(&lab, &MODES, &interfaces(&[INTERFACES]), untagged)?;
+    device.try_out(&lab, &ENFORCING, &interfaces(&["v10", "top", INTERFACES]), &all)?;
+    lab.finish()
+}
+
 #[test]
 fn a_teams_address_belongs_to_its_ports() -> Result<()> {
     if !features::require(Feature::Team)? {
         return Ok(());
     }
-    let lab = lab_with_ports_of("type team")?;
-    let host = Sender::new(&lab.host)?;
-    let to = SocketAddrV4::new(lab.peer(2), PROBE_PORT);
-    for mode in MODES {
-        let daemon = mode.map(|mode| start(&lab, &["--interface", INTERFACES], mode)).transpose()?;
-        for port in [0, 1] {
-            let recording = lab.record();
-            for source in [OWN, lab.address(2)] {
-                host.datagram(&format!("eth{port}_int"), lab.peer_mac(port), source, to, b"sent")?;
-            }
-            assert_eq!(recording.ports_of(OWN)?, BTreeSet::from([port]), "{mode:?}");
-            let expected = match mode {
-                None => BTreeSet::from([port]),
-                Some("redirect") => BTreeSet::from([2]),
-                Some(_) => BTreeSet::new(),
-            };
-            assert_eq!(recording.ports_of(lab.address(2))?, expected, "{mode:?}");
-        }
-        drop(daemon);
-    }
+    let lab = lab_with_ports_of(|host| {
+        // The ports keep their own hardware addresses, so frames for the team come in by the first.
+        host.ip(&format!("link add top address {} type team", Lab::host_mac(0)))?;
+        team::set_load_balancing(host, "top")
+    })?;
+    try_device_with_ports(&lab, 0)?;
     lab.finish()
 }
 
 /// A container's device on top of the host's interface, in another namespace.
 fn a_containers_device_is_not_the_hosts(kind: &str) -> Result<()> {
     let lab = Lab::builder().links(2).build()?;
-    give_peer_its_address(&lab)?;
+    lab.switch.ip(&format!("address add {PEER_OF_OWN}/24 dev br0"))?;
     let container = NetNs::new("container")?;
     lab.host.ip_batch(&format!(
         "link add link eth0_int name top type {kind}\n\
@@ -232,11 +237,7 @@ fn a_containers_device_is_not_the_hosts(kind: &str) -> Result<()> {
         for (sender, through) in [(&inside, "top"), (&outside, "eth0_int")] {
             let recording = lab.record();
             sender.datagram(through, lab.peer_mac(0), others, to, b"another's")?;
-            let expected = match mode {
-                None => BTreeSet::from([0]),
-                Some("redirect") => BTreeSet::from([1]),
-                Some(_) => BTreeSet::new(),
-            };
+            let expected = ways_of_anothers(mode, 0, 1);
             assert_eq!(recording.ports_of(others)?, expected, "through {through} in mode {mode:?}");
         }
         // To the container, and then to the host.
@@ -248,7 +249,7 @@ fn a_containers_device_is_not_the_hosts(kind: &str) -> Result<()> {
             let to = SocketAddrV4::new(to, LISTENING);
             switch.datagram("br0", lab.mac(0), lab.peer(0), to, payload.as_bytes())?;
         }
-        let expected = if mode.is_some() { &["own"][..] } else { &["another's", "own"] };
+        let expected = delivered_of_both(mode.is_some());
         assert_eq!(delivered_until(&outer, "own")?, expected, "{mode:?}");
         drop(daemon);
     }
@@ -271,27 +272,65 @@ fn a_containers_ipvlan_passes_its_parent() -> Result<()> {
     a_containers_device_is_not_the_hosts("ipvlan mode l2")
 }
 
+/// To a container the index of its macvlan's parent says nothing: it is another interface's here.
+#[test]
+fn an_interface_with_the_index_of_a_lower_device_elsewhere_owns_nothing() -> Result<()> {
+    if !features::require(Feature::Macvlan)? {
+        return Ok(());
+    }
+    let lab = Lab::builder().links(1).build()?;
+    let container = NetNs::new("container")?;
+    lab.host.ip_batch(&format!(
+        "link add link eth0_int name top type macvlan mode bridge\n\
+         link set top netns {}",
+        container.path()
+    ))?;
+    let index = lab.host.run(|| interface::index("eth0_int"))?;
+    container.ip_batch(&format!(
+        "link add other index {index} type veth peer name end\n\
+         link set end up\n\
+         link set other up"
+    ))?;
+    give_addresses(&container, "top", &[OWN.into()])?;
+    let daemon =
+        Daemon::spawn(&container, &["run", "--interface", "top", "--interface", "other", "--mode", "drop"])?;
+    daemon.wait_ready()?;
+    let to = SocketAddrV4::new(PEER_OF_OWN, PROBE_PORT);
+    Sender::new(&container)?.datagram("other", Mac::BROADCAST, OWN, to, b"another's")?;
+    let summary = daemon.stop()?.summary;
+    assert_eq!(summary.count("other", "wrong_source"), 1, "{summary:?}");
+    lab.finish()
+}
+
 /// A service's address on an interface without a wire is the host's, not one interface's.
 #[test]
 fn an_address_of_a_dummy_interface_is_the_hosts() -> Result<()> {
     if !features::require(Feature::Dummy)? {
         return Ok(());
     }
-    let lab = Lab::builder().links(2).build()?;
-    lab.host
-        .ip_batch(&format!("link add vip type dummy\naddress add {VIRTUAL}/32 dev vip\nlink set vip up"))?;
-    let socket = udp::bind(&lab.host, VIRTUAL, LISTENING)?;
+    let lab = Lab::builder().links(2).ipv6().build()?;
+    lab.host.ip_batch(&format!(
+        "link add vip type dummy\n\
+         link set vip up\n\
+         address add {OWN}/32 dev vip\n\
+         address add {OWN6}/128 dev vip nodad"
+    ))?;
     for mode in ["redirect", "drop"] {
         let daemon = lab.mhebpf(&["--mode", mode, "--no-announce"])?;
-        for port in lab.ports() {
-            let recording = lab.record();
-            lab.emit(port, VIRTUAL)?;
-            recording.wait_datagram_from(VIRTUAL)?;
-            assert_eq!(recording.ports_of(VIRTUAL)?, BTreeSet::from([port]));
-            lab.deliver(port, SocketAddrV4::new(VIRTUAL, LISTENING), b"own")?;
-            assert_eq!(delivered_until(&socket, "own")?, ["own"]);
+        for (address, _) in ADDRESSES {
+            let socket = udp::bind(&lab.host, address, LISTENING)?;
+            for port in lab.ports() {
+                let recording = lab.record();
+                lab.emit(port, address)?;
+                recording.wait_datagram_from(address)?;
+                assert_eq!(recording.ports_of(address)?, BTreeSet::from([port]));
+                lab.deliver(port, (address, LISTENING), b"own")?;
+                assert_eq!(delivered_until(&socket, "own")?, ["own"]);
+            }
         }
-        assert_eq!(daemon.stop()?.summary.counts(), []);
+        let summary = daemon.stop()?.summary;
+        assert_eq!(summary.total("redirected") + summary.total("wrong_source"), 0, "{summary:?}");
+        assert_eq!(summary.total("wrong_destination"), 0, "{summary:?}");
     }
     lab.finish()
 }

@@ -27,7 +27,7 @@ fn only_addresses_that_are_routed_through_their_own_interface_get_out() -> Resul
     tcp::echo(&mut stream, b"the first route's interface")?;
 
     let sources = recording.ports_by_source()?;
-    assert_eq!(sources.into_iter().collect::<Vec<_>>(), [(lab.address(0), BTreeSet::from([0]))]);
+    assert_eq!(sources.into_iter().collect::<Vec<_>>(), [(lab.address(0).into(), BTreeSet::from([0]))]);
     let summary = daemon.stop()?.summary;
     assert!(summary.count("eth0_int", "wrong_source") >= 3, "{summary:?}");
     lab.finish()

@@ -1,6 +1,6 @@
 //! Forwarded traffic is nobody's violation, whatever its source.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use anyhow::Result;
 use mhebpf_tests::{
@@ -48,7 +48,7 @@ fn a_masqueraded_container_talks_with_the_address_of_the_way_out() -> Result<()>
             udp::echo(&socket, server.address(), b"from a container")?;
             udp::echo(&socket, server.address(), &[7; 4000])?;
             let sources = recording.ports_by_source()?;
-            let expected = (lab.address(way_out), BTreeSet::from([way_out]));
+            let expected = (lab.address(way_out).into(), BTreeSet::from([way_out]));
             assert_eq!(sources.into_iter().collect::<Vec<_>>(), [expected], "{arguments:?}");
             lab.reorder_routes(way_out)?;
         }
@@ -92,7 +92,7 @@ fn a_bridged_container_is_left_alone() -> Result<()> {
     for arguments in ENFORCING {
         let lab = Lab::builder().links(2).links_without_address(1).build()?;
         let container = NetNs::new("bridged")?;
-        let address = "192.168.0.200".parse()?;
+        let address: Ipv4Addr = "192.168.0.200".parse()?;
         lab.host.ip_batch(&format!(
             "link add hb0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
              link set eth2_int master hb0\n\
@@ -120,7 +120,7 @@ fn a_bridged_container_is_left_alone() -> Result<()> {
 fn a_macvlan_container_is_left_alone() -> Result<()> {
     let lab = Lab::builder().links(2).build()?;
     let container = NetNs::new("macvlan")?;
-    let address = "192.168.0.200".parse()?;
+    let address: Ipv4Addr = "192.168.0.200".parse()?;
     lab.host.ip(&format!("link add link eth1_int name eth0 netns {} type macvlan", container.path()))?;
     container.ip_batch(&format!("address add {address}/21 dev eth0\nlink set eth0 up"))?;
     let daemon = lab.mhebpf(&[])?;

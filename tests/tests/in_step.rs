@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     time::{Duration, Instant},
 };
 
@@ -79,7 +79,8 @@ fn right(lab: &Lab, owners: &[(Ipv4Addr, usize)]) -> Result<Option<()>> {
         lab.emit((port + 1) % 4, *address)?;
     }
     let ports = recording.ports_by_source()?;
-    let is_right = |(address, port): &(_, usize)| ports.get(address) == Some(&BTreeSet::from([*port]));
+    let is_right =
+        |(address, port): &(_, usize)| ports.get(&IpAddr::from(*address)) == Some(&BTreeSet::from([*port]));
     Ok(owners.iter().all(is_right).then_some(()))
 }
 

@@ -10,6 +10,7 @@ use mhebpf_tests::{
     Daemon, FAR, Lab, PATIENCE, PEER, Recording,
     device::{LISTENING, MODES, delivered_until, start},
     features::{self, Feature},
+    ipsec::{self, REQUEST_ID},
     lab::INTERFACES,
     traffic::udp,
     wait_until,
@@ -18,28 +19,20 @@ use mhebpf_tests::{
 /// The protocol number of ESP.
 const ESP: u8 = 50;
 
-/// How a security association encrypts: in one step, so that a guest's processor has little to do.
-const CIPHER: &str = "aead rfc4106(gcm(aes)) 0x000102030405060708090a0b0c0d0e0f10111213 128";
-
 /// Between the host's address on a port and the peer, a security association in each direction, in both namespaces.
 fn add_states(lab: &Lab, mode: &str, port: usize) -> Result<()> {
-    let own = lab.address(port);
-    for ns in [&lab.host, &lab.switch] {
-        ns.ip_batch(&format!(
-            "xfrm state add src {PEER} dst {own} proto esp spi 0x{port}01 reqid 7 mode {mode} {CIPHER}\n\
-             xfrm state add src {own} dst {PEER} proto esp spi 0x{port}02 reqid 7 mode {mode} {CIPHER}"
-        ))?;
-    }
-    Ok(())
+    let (own, spi) = (lab.address(port), 0x100 * (port as u32 + 1));
+    let script = ipsec::add_state(PEER, own, spi, mode) + &ipsec::add_state(own, PEER, spi + 1, mode);
+    [&lab.host, &lab.switch].into_iter().try_for_each(|ns| ns.ip_batch(&script))
 }
 
 /// What goes from the peer's `far` to the host's `near` and back is to be protected, between the ends `outer` if in a tunnel.
 fn add_policies(lab: &Lab, far: Ipv4Addr, near: Ipv4Addr, outer: Option<(Ipv4Addr, Ipv4Addr)>) -> Result<()> {
     let template = |inward: bool| match outer {
-        None => "tmpl proto esp reqid 7 mode transport".to_owned(),
+        None => format!("tmpl proto esp {REQUEST_ID} mode transport"),
         Some((far, near)) => {
             let (from, to) = if inward { (far, near) } else { (near, far) };
-            format!("tmpl src {from} dst {to} proto esp reqid 7 mode tunnel")
+            format!("tmpl src {from} dst {to} proto esp {REQUEST_ID} mode tunnel")
         }
     };
     let (inward, outward) = (template(true), template(false));

@@ -69,7 +69,7 @@ fn wait_sent(lab: &Lab, through: usize, source: Ipv6Addr, by: usize, change: Ins
     let left = IN_STEP.saturating_sub(change.elapsed());
     wait_until("a change of an address to be enforced", left, || {
         let recording = lab.record();
-        lab.emit6(through, source)?;
+        lab.emit(through, source)?;
         Ok((recording.ports_of(source)? == BTreeSet::from([by])).then_some(()))
     })
     .with_context(|| format!("{source} sent through port {through}, to leave through {by}"))

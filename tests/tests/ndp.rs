@@ -200,7 +200,7 @@ fn nothing_is_announced_with_no_announce() -> Result<()> {
     // That it is known to the daemon shows in a redirect.
     mhebpf_tests::wait_until("mhebpf to be in step", mhebpf_tests::PATIENCE, || {
         let recording = lab.record();
-        lab.emit6(0, EXTRA)?;
+        lab.emit(0, EXTRA)?;
         Ok((recording.ports_of(EXTRA)? == BTreeSet::from([2])).then_some(()))
     })?;
     let all = recording.all_ipv6_from_host()?;

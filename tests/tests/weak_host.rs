@@ -1,6 +1,10 @@
 //! The lab itself: without mhebpf the host is the weak end system that Linux is, and the judge finds what leaks.
 
-use std::{collections::BTreeSet, net::SocketAddrV4, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
 
 use anyhow::Result;
 use mhebpf_tests::{
@@ -64,7 +68,7 @@ fn traffic_of_every_kind_goes_through_the_lab() -> Result<()> {
     icmp::ping(&lab.host, lab.address(2), lab.peer(2), PATIENCE)?;
     lab.host.ip(&format!("route add default via {PEER}"))?;
     icmp::ping(&lab.host, lab.address(0), FAR, PATIENCE)?;
-    let error = icmp::ping(&lab.host, lab.address(0), "10.1.0.77".parse()?, Duration::from_millis(50));
+    let error = icmp::ping(&lab.host, lab.address(0), Ipv4Addr::new(10, 1, 0, 77), Duration::from_millis(50));
     assert!(format!("{:#}", error.unwrap_err()).contains("no echo reply"));
     lab.finish()
 }

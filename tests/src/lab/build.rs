@@ -11,8 +11,8 @@ use anyhow::Result;
 
 use super::{FAR, Lab, Link, PEER, PROBE_PORT, SECOND_PEER, ipv6};
 use crate::{
-    capture::Capture, interface, judge::Judge, mac::Mac, netns::NetNs, packet_socket::PacketSocket,
-    sentinel::Fence, traffic::udp,
+    capture::Capture, family::Family, interface, judge::Judge, mac::Mac, netns::NetNs,
+    packet_socket::PacketSocket, sentinel::Fence, traffic::udp,
 };
 
 /// The bridge of one subnet, with the peer's address on it.
@@ -91,6 +91,14 @@ impl LabBuilder {
     pub fn ipv6(mut self) -> Self {
         self.ipv6 = true;
         self
+    }
+
+    /// What a family takes: IPv6 is on where that is in question, IPv4 always.
+    pub fn family(self, family: Family) -> Self {
+        match family {
+            Family::V4 => self,
+            Family::V6 => self.ipv6(),
+        }
     }
 
     /// Makes the lab.

@@ -167,8 +167,13 @@ impl Lab {
     /// # Errors
     ///
     /// When that is not so in time.
-    pub fn wait_until_it_leaves_by(&self, through: usize, source: Ipv4Addr, ports: &[usize]) -> Result<()> {
-        let ports = BTreeSet::from_iter(ports.iter().copied());
+    pub fn wait_until_it_leaves_by(
+        &self,
+        through: usize,
+        source: impl Into<IpAddr>,
+        ports: &[usize],
+    ) -> Result<()> {
+        let (source, ports) = (source.into(), BTreeSet::from_iter(ports.iter().copied()));
         wait_until(&format!("{source} to leave by {ports:?}"), PATIENCE, || {
             let recording = self.record();
             self.emit(through, source)?;

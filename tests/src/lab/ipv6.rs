@@ -1,10 +1,10 @@
 //! IPv6 in a lab: its addresses, and packets with which the peer tries the host out.
 
-use std::net::{Ipv6Addr, SocketAddrV6};
+use std::net::Ipv6Addr;
 
 use anyhow::Result;
 
-use super::{Lab, PROBE_PORT, Segment};
+use super::{Lab, Segment};
 use crate::{
     craft::{self, Stations},
     mac::Mac,
@@ -81,27 +81,6 @@ impl Lab {
         Segment::nth(self.links[port].segment).peer6()
     }
 
-    /// The host sends a UDP datagram over IPv6 to the peer through a port by an AF_PACKET socket, whatever its source.
-    ///
-    /// # Errors
-    ///
-    /// When the link is down.
-    pub fn emit6(&self, port: usize, from: Ipv6Addr) -> Result<()> {
-        let frame = craft::udp6(self.outward(port), probe(from), probe(self.peer6(port)), b"emitted")?;
-        self.send_from_host(port, &frame)
-    }
-
-    /// The peer sends a UDP datagram over IPv6 through one port, to that interface's hardware address, whatever its
-    /// destination address.
-    ///
-    /// # Errors
-    ///
-    /// When the link is down.
-    pub fn deliver6(&self, port: usize, to: Ipv6Addr, to_port: u16, payload: &[u8]) -> Result<()> {
-        let to = SocketAddrV6::new(to, to_port, 0, 0);
-        self.send_to_host(port, &craft::udp6(self.inward(port), probe(self.peer6(port)), to, payload)?)
-    }
-
     /// The peer solicits an address through one port only, by the group of that address.
     ///
     /// # Errors
@@ -136,8 +115,4 @@ impl Lab {
         let stations = Stations { source: self.peer_mac(port), destination: craft::group_mac(group) };
         craft::solicitation(stations, (self.peer6(port), group), target)
     }
-}
-
-const fn probe(address: Ipv6Addr) -> SocketAddrV6 {
-    SocketAddrV6::new(address, PROBE_PORT, 0, 0)
 }

@@ -1,11 +1,11 @@
 //! Packets with which the peer tries the host out.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::Result;
 
 use super::Lab;
-use crate::{craft, frame::Arp, mac::Mac};
+use crate::{craft, family::Family, frame::Arp, mac::Mac};
 
 /// The UDP port from which [`Lab::deliver`] sends, and to which [`Lab::emit`] does.
 pub const PROBE_PORT: u16 = 4000;
@@ -36,8 +36,9 @@ impl Lab {
     /// # Errors
     ///
     /// When the link is down.
-    pub fn deliver(&self, port: usize, to: SocketAddrV4, payload: &[u8]) -> Result<()> {
-        let from = SocketAddrV4::new(self.peer(port), PROBE_PORT);
+    pub fn deliver(&self, port: usize, to: impl Into<SocketAddr>, payload: &[u8]) -> Result<()> {
+        let to = to.into();
+        let from = (self.peer_in(Family::of(to.ip()), port), PROBE_PORT);
         self.send_to_host(port, &craft::udp(self.inward(port), from, to, payload)?)
     }
 
@@ -46,9 +47,9 @@ impl Lab {
     /// # Errors
     ///
     /// When the link is down.
-    pub fn emit(&self, port: usize, from: Ipv4Addr) -> Result<()> {
-        let (from, to) =
-            (SocketAddrV4::new(from, PROBE_PORT), SocketAddrV4::new(self.peer(port), PROBE_PORT));
-        self.send_from_host(port, &craft::udp(self.outward(port), from, to, b"emitted")?)
+    pub fn emit(&self, port: usize, from: impl Into<IpAddr>) -> Result<()> {
+        let from = from.into();
+        let to = (self.peer_in(Family::of(from), port), PROBE_PORT);
+        self.send_from_host(port, &craft::udp(self.outward(port), (from, PROBE_PORT), to, b"emitted")?)
     }
 }

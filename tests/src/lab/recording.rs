@@ -50,6 +50,18 @@ impl<'lab> Recording<'lab> {
         Ok(frames)
     }
 
+    /// The frames that somebody wanted sent: without those in which the kernel looks after IPv6's neighbours and groups
+    /// whenever it likes.
+    ///
+    /// # Errors
+    ///
+    /// When the capture is not complete.
+    pub fn wanted_from_host(&self) -> Result<Vec<Arc<Captured>>> {
+        let mut frames = self.from_host()?;
+        frames.retain(|frame| !frame.ipv6().is_some_and(Ipv6::is_housekeeping));
+        Ok(frames)
+    }
+
     /// Waits for a frame from the host.
     ///
     /// # Errors
@@ -152,11 +164,11 @@ impl<'lab> Recording<'lab> {
     /// # Errors
     ///
     /// When the capture is not complete.
-    pub fn ports_by_source(&self) -> Result<BTreeMap<Ipv4Addr, BTreeSet<usize>>> {
+    pub fn ports_by_source(&self) -> Result<BTreeMap<IpAddr, BTreeSet<usize>>> {
         let mut ports: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
         for frame in self.from_host()? {
-            if let Some(datagram) = frame.ipv4() {
-                ports.entry(datagram.source).or_default().insert(frame.port);
+            if let Some(source) = frame.frame.datagram_source() {
+                ports.entry(source).or_default().insert(frame.port);
             }
         }
         Ok(ports)
