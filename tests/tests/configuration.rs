@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     env, fs,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use mhebpf_tests::{Daemon, Lab, Mac, PATIENCE, wait_until};
+use mhebpf_tests::{Daemon, Family, Lab, Mac, PATIENCE, lab::PROBE_PORT, traffic::udp, wait_until};
 
 /// A file that vanishes with the test.
 struct File(PathBuf);
@@ -45,8 +45,8 @@ fn start(lab: &Lab, file: &File) -> Result<Daemon> {
 }
 
 /// Where a datagram comes out that is sent through a port with another one's address.
-fn ways_out(lab: &Lab, through: usize, source: Ipv4Addr) -> Result<BTreeSet<usize>> {
-    let recording = lab.record();
+fn ways_out(lab: &Lab, through: usize, source: impl Into<IpAddr>) -> Result<BTreeSet<usize>> {
+    let (recording, source) = (lab.record(), source.into());
     lab.emit(through, source)?;
     recording.ports_of(source)
 }
@@ -84,22 +84,40 @@ fn each_interface_has_its_own_policy() -> Result<()> {
 
 #[test]
 fn an_interface_is_an_owner_of_what_it_is_allowed() -> Result<()> {
-    let lab = Lab::article()?;
-    let of_0 = lab.address(0);
-    let foreign = Ipv4Addr::new(203, 0, 113, 9);
-    let file = File::new(&format!(
-        "interfaces = [\"eth*_int\"]\nunknown = \"drop\"\n\
-         [[interface]]\nname = \"eth1_int\"\nallow = [\"{of_0}\", \"203.0.113.0/24\"]"
-    ))?;
-    let daemon = start(&lab, &file)?;
-    lab.claim(1, of_0, std::time::Duration::ZERO);
-    assert_eq!(ways_out(&lab, 1, of_0)?, BTreeSet::from([1]));
-    assert!(answers(&lab, 1, of_0)?);
-    assert_eq!(ways_out(&lab, 2, of_0)?, BTreeSet::from([0]), "the first owner is where it is configured");
-    assert_eq!(ways_out(&lab, 1, foreign)?, BTreeSet::from([1]));
-    assert_eq!(ways_out(&lab, 2, foreign)?, BTreeSet::new(), "to others it is foreign");
-    daemon.stop()?;
-    lab.finish()
+    for family in Family::BOTH {
+        let lab = Lab::article_in(family)?;
+        let of_0 = lab.address_in(family, 0);
+        let (foreign, prefix): (IpAddr, _) = family.choose(
+            ([203, 0, 113, 9].into(), "203.0.113.0/24"),
+            ([0x2001, 0xdb8, 0xf, 0, 0, 0, 0, 9].into(), "2001:db8:f::/48"),
+        );
+        let file = File::new(&format!(
+            "interfaces = [\"eth*_int\"]\nunknown = \"drop\"\n\
+             [[interface]]\nname = \"eth1_int\"\nallow = [\"{of_0}\", \"{prefix}\"]"
+        ))?;
+        let daemon = start(&lab, &file)?;
+        lab.claim(1, of_0, std::time::Duration::ZERO);
+        assert_eq!(ways_out(&lab, 1, of_0)?, BTreeSet::from([1]));
+        if family == Family::V4 {
+            assert!(answers(&lab, 1, lab.address(0))?);
+        }
+        assert_eq!(
+            ways_out(&lab, 2, of_0)?,
+            BTreeSet::from([0]),
+            "the first owner is where it is configured"
+        );
+        assert_eq!(ways_out(&lab, 1, foreign)?, BTreeSet::from([1]));
+        assert_eq!(ways_out(&lab, 2, foreign)?, BTreeSet::new(), "to others it is foreign");
+        let socket = udp::bind(&lab.host, of_0, PROBE_PORT)?;
+        for port in [2, 1] {
+            lab.deliver(port, (of_0, PROBE_PORT), &[port as u8])?;
+        }
+        lab.fence()?;
+        assert_eq!(udp::take_delivered(&socket)?.map(|(payload, _)| payload), Some(vec![1]));
+        daemon.stop()?;
+        lab.finish()?;
+    }
+    Ok(())
 }
 
 #[test]
