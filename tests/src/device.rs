@@ -181,7 +181,7 @@ pub struct Device<'a> {
     /// Interfaces of the host that are to be tried out, with the port that each one's frames cross: the device, and then
     /// those below it.
     pub through: &'a [(&'a str, usize)],
-    /// A port that has nothing to do with the device, with addresses of the first subnet.
+    /// A port that has nothing to do with the device, with addresses of the first subnet; mhebpf always judges it.
     pub other: usize,
 }
 
@@ -208,6 +208,7 @@ impl Device<'_> {
                 let at = Place { device: self, lab, host: &host, switch: &switch, own, peer };
                 let what = || format!("{own} of {self:?} in mode {mode:?} with {arguments:?}");
                 at.try_sending(mode, judged).with_context(what)?;
+                at.try_sending_elsewhere(mode).with_context(what)?;
                 // After which the switch knows again which of several ports leads to the device.
                 at.try_own_traffic().with_context(what)?;
                 at.try_receiving(judges).with_context(what)?;
@@ -276,6 +277,19 @@ impl Place<'_> {
             let left = of(others);
             ensure!(left == expected, "another's source left from {through} by {left:?}, not {expected:?}");
         }
+        Ok(())
+    }
+
+    /// The device's source is sent through the other port, which is judged in every mode: it leaves through the device.
+    fn try_sending_elsewhere(&self, mode: Option<&str>) -> Result<()> {
+        let Device { peer_interface, through, other, .. } = *self.device;
+        let station = mac_of(&self.lab.switch, peer_interface)?;
+        let port = through.first().map_or(other, |(_, port)| *port);
+        let recording = self.lab.record();
+        let to = (self.peer, PROBE_PORT);
+        self.host.datagram(&format!("eth{other}_int"), station, self.own, to, b"own")?;
+        let (left, expected) = (recording.ports_of(self.own)?, ways_of_anothers(mode, other, port));
+        ensure!(left == expected, "the own source left from port {other} by {left:?}, not {expected:?}");
         Ok(())
     }
 
