@@ -297,8 +297,10 @@ impl Place<'_> {
         let station = mac_of(&self.lab.host, self.device.name)?;
         let socket = udp::bind(&self.lab.host, Family::of(self.own).unspecified(), LISTENING)?;
         for (to, payload) in [(self.others(), "another's"), (self.own, "own")] {
-            let to = (to, LISTENING);
-            self.switch.datagram(self.device.peer_interface, station, self.peer, to, payload.as_bytes())?;
+            let through = self.device.peer_interface;
+            self.switch.datagram(through, station, self.peer, (to, LISTENING), payload.as_bytes())?;
+            // Else two processors may have them, and change their order.
+            self.lab.fence()?;
         }
         let expected = delivered_of_both(judged);
         let messages = delivered_until(&socket, "own")?;
@@ -312,6 +314,7 @@ impl Place<'_> {
         let (inlet, recording) = (self.device.inlet(), self.lab.record());
         for target in [self.others(), self.own] {
             self.switch.send(&inlet, &self.question(target)?)?;
+            self.lab.fence()?;
         }
         recording.wait_from_host("an answer for the device's address", |frame| {
             frame.frame.answered() == Some(self.own)

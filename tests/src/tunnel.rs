@@ -243,6 +243,7 @@ impl Tunnel {
             let sender = udp::bind(&self.lab.switch, peer, 0)?;
             for (to, payload) in [(self.lab.address_in(family, 1), "another's"), (own, "own")] {
                 sender.send_to(payload.as_bytes(), (to, LISTENING))?;
+                self.lab.fence()?;
             }
             let expected = delivered_of_both(mode.is_some() && !passes);
             let messages = delivered_until(&socket, "own")?;

@@ -248,6 +248,7 @@ fn a_containers_device_is_not_the_hosts(kind: &str) -> Result<()> {
         for (to, payload) in [(others, "another's"), (lab.address(0), "own")] {
             let to = SocketAddrV4::new(to, LISTENING);
             switch.datagram("br0", lab.mac(0), lab.peer(0), to, payload.as_bytes())?;
+            lab.fence()?;
         }
         let expected = delivered_of_both(mode.is_some());
         assert_eq!(delivered_until(&outer, "own")?, expected, "{mode:?}");

@@ -67,7 +67,8 @@ fn ways_out(lab: &Lab, through: usize, source: impl Into<IpAddr>) -> Result<BTre
     recording.ports_of(source)
 }
 
-/// What is taken of two datagrams that come through a port: one for another's address and one for `own`.
+/// What is taken of two datagrams that come through a port: one for another's address and, when that has been dealt with, one for
+/// `own`.
 fn taken(
     lab: &Lab,
     socket: &UdpSocket,
@@ -76,6 +77,7 @@ fn taken(
     own: impl Into<IpAddr>,
 ) -> Result<Vec<String>> {
     lab.deliver(port, (anothers.into(), LISTENING), b"another's")?;
+    lab.fence()?;
     lab.deliver(port, (own.into(), LISTENING), b"own")?;
     delivered_until(socket, "own")
 }
