@@ -260,6 +260,8 @@ impl Place<'_> {
         icmp::ping(&self.lab.switch, self.peer, self.own, PATIENCE)
     }
 
+    /// What is redirected may have to wait for its neighbour. So two fences are passed: with the first the question has been
+    /// answered, with the second the answer has come and what waited has left.
     fn try_sending(&self, mode: Option<&str>, judged: &[&str]) -> Result<()> {
         let (lab, other, others) = (self.lab, self.device.other, self.others());
         let station = mac_of(&lab.switch, self.device.peer_interface)?;
@@ -269,6 +271,7 @@ impl Place<'_> {
             // To where the owner of the address has a route.
             let to = (lab.peer_in(Family::of(others), other), PROBE_PORT);
             self.host.datagram(through, station, others, to, b"another's")?;
+            self.lab.fence()?;
             let ports = recording.ports_by_source()?;
             let of = |source| ports.get(&source).cloned().unwrap_or_default();
             let own = of(self.own);
@@ -288,6 +291,7 @@ impl Place<'_> {
         let recording = self.lab.record();
         let to = (self.peer, PROBE_PORT);
         self.host.datagram(&format!("eth{other}_int"), station, self.own, to, b"own")?;
+        self.lab.fence()?;
         let (left, expected) = (recording.ports_of(self.own)?, ways_of_anothers(mode, other, port));
         ensure!(left == expected, "the own source left from port {other} by {left:?}, not {expected:?}");
         Ok(())

@@ -64,6 +64,8 @@ fn in_each_mode(lab: &Lab, look: impl Fn(Option<&str>) -> Result<()>) -> Result<
 fn ways_out(lab: &Lab, through: usize, source: impl Into<IpAddr>) -> Result<BTreeSet<usize>> {
     let (recording, source) = (lab.record(), source.into());
     lab.emit(through, source)?;
+    // Another fence, because what is redirected may have to wait for its neighbour.
+    lab.fence()?;
     recording.ports_of(source)
 }
 
