@@ -5,6 +5,7 @@
 use std::{env, ffi::OsString, process::ExitCode};
 
 mod apt;
+mod bench;
 mod build;
 mod demo;
 mod doctor;
@@ -29,12 +30,15 @@ The tasks of mhebpf. Usage: cargo xtask TASK
                         the tests on other kernels, in emulated machines; ARGS go to the test programs
   oracle                300 random hosts with 10,000 random packets each through the programs, compared with the tests'
                         own reading of the rules (MHEBPF_ORACLE_HOSTS, _PACKETS, _SEED)
+  bench  [datapath] [peers] [control] [--quick] [--json FILE] [--svg FILE]
+                        what mhebpf costs (as root): its programs, beside nftables, iptables and policy routing, and
+                        its daemon; all parts unless some are named
   build  [ARGS]         release build of mhebpf; ARGS go to cargo
   setup  [--way WAY]    install what building, demo and test need and the machine lacks
   doctor                show the tool chain and the kernel, and what is wrong with them
   help                  this text
 
-demo, test, vm, oracle and build call setup first. WAY is how setup gets a compiler for the eBPF programs:
+demo, test, vm, oracle, bench and build call setup first. WAY is how setup gets a compiler for the eBPF programs:
   rustup   a nightly toolchain with its rust-src component
   debian   the packages rustc-web, cargo-web and libstd-rust-web-dev-bpf
 Without --way it takes the first that is there or that can be installed. MHEBPF_EBPF_TOOLCHAIN names a compiler to
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
         Some("demo") => demo::task(&rest),
         Some("test") => test::task(&rest),
         Some("vm") => vm::task(&rest),
+        Some("bench") => bench::task(&rest),
         Some("build") => build::task(&rest),
         Some("setup") => setup::task(&rest),
         Some("oracle") => oracle::task(&rest),

@@ -1,0 +1,52 @@
+//! Benchmarks of mhebpf, run by `cargo xtask bench`.
+//!
+//! Everything that is compared runs in turns within one run; figures are differences or ratios of one round, and
+//! their medians and quartiles over all rounds.
+
+mod bpf;
+mod datapath;
+mod machine;
+mod options;
+mod processor;
+mod report;
+mod stats;
+
+use std::{env, fs, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+
+use self::{
+    machine::Machine,
+    options::{Options, Part, USAGE},
+    report::Report,
+};
+
+fn main() -> ExitCode {
+    let options = match Options::parse(env::args_os().skip(1)) {
+        Ok(options) => options,
+        Err(problem) => {
+            eprintln!("bench: {problem}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    let mut report = Report::new(Machine::here(), options.quick);
+    if options.wants(Part::Datapath) {
+        datapath::measure(options, &mut report).context("measuring the datapath")?;
+    }
+    print!("{}", report.text());
+    if let Some(path) = &options.json {
+        let json = serde_json::to_string_pretty(&report)? + "\n";
+        fs::write(path, json).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}

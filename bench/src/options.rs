@@ -1,0 +1,85 @@
+//! The command line.
+
+use std::{ffi::OsString, path::PathBuf};
+
+/// What is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// The parts to run; all if there are none.
+    pub(crate) parts: Vec<Part>,
+    /// Whether to see only that everything works.
+    pub(crate) quick: bool,
+    /// Where to write all figures.
+    pub(crate) json: Option<PathBuf>,
+    /// Where to write the plot.
+    pub(crate) svg: Option<PathBuf>,
+}
+
+/// One of the benchmarks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The programs alone.
+    Datapath,
+    /// Traffic between namespaces, with mhebpf and others.
+    Peers,
+    /// The daemon.
+    Control,
+}
+
+/// How it is used.
+pub(crate) const USAGE: &str =
+    "usage: bench [datapath] [peers] [control] [--quick] [--json FILE] [--svg FILE]";
+
+impl Options {
+    /// Reads the arguments.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them.
+    pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
+        let mut options = Self::default();
+        let mut arguments = arguments.into_iter();
+        while let Some(argument) = arguments.next() {
+            let mut file =
+                || arguments.next().map(PathBuf::from).ok_or_else(|| "a file name is missing".to_owned());
+            match argument.to_str() {
+                Some("datapath") => options.parts.push(Part::Datapath),
+                Some("peers") => options.parts.push(Part::Peers),
+                Some("control") => options.parts.push(Part::Control),
+                Some("--quick") => options.quick = true,
+                Some("--json") => options.json = Some(file()?),
+                Some("--svg") => options.svg = Some(file()?),
+                _ => return Err(format!("what is {}?", argument.display())),
+            }
+        }
+        Ok(options)
+    }
+
+    /// Whether a part is to run.
+    pub(crate) fn wants(&self, part: Part) -> bool {
+        self.parts.is_empty() || self.parts.contains(&part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &str) -> Result<Options, String> {
+        Options::parse(words.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn without_names_all_parts_run() {
+        let all = parse("--quick").unwrap();
+        assert!(all.quick && all.wants(Part::Datapath) && all.wants(Part::Control));
+        let one = parse("peers --json out.json").unwrap();
+        assert!(one.wants(Part::Peers) && !one.wants(Part::Datapath));
+        assert_eq!(one.json, Some(PathBuf::from("out.json")));
+    }
+
+    #[test]
+    fn what_is_not_known_is_an_error() {
+        assert!(parse("everything").is_err() && parse("--svg").is_err());
+    }
+}
