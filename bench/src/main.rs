@@ -4,9 +4,12 @@
 //! their medians and quartiles over all rounds.
 
 mod bpf;
+mod control;
 mod datapath;
 mod machine;
 mod options;
+mod peers;
+mod plot;
 mod processor;
 mod report;
 mod stats;
@@ -43,10 +46,20 @@ fn run(options: &Options) -> Result<()> {
     if options.wants(Part::Datapath) {
         datapath::measure(options, &mut report).context("measuring the datapath")?;
     }
+    if options.wants(Part::Peers) {
+        peers::measure(options, &mut report).context("measuring the peers")?;
+    }
+    if options.wants(Part::Control) {
+        control::measure(options, &mut report).context("measuring the daemon")?;
+    }
     print!("{}", report.text());
     if let Some(path) = &options.json {
         let json = serde_json::to_string_pretty(&report)? + "\n";
         fs::write(path, json).with_context(|| format!("writing {}", path.display()))?;
+    }
+    if let Some(path) = &options.svg {
+        let svg = plot::svg(&report).context("drawing the plot")?;
+        fs::write(path, svg).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
 }

@@ -4,7 +4,8 @@ use std::io;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Keeps the calling thread on the CPU that it is on, and puts it before others there.
+/// Keeps the calling thread, and those that it starts, on the CPU that it is on, where no ordinary thread interrupts them
+/// (`SCHED_FIFO`). They ought to sleep now and then.
 ///
 /// # Errors
 ///
@@ -17,7 +18,7 @@ pub(crate) fn stay_here() -> Result<()> {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(cpu as usize, &mut set);
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) == 0
-            && libc::setpriority(libc::PRIO_PROCESS, 0, -20) == 0
+            && libc::sched_setscheduler(0, libc::SCHED_FIFO, &libc::sched_param { sched_priority: 1 }) == 0
     };
     if done { Ok(()) } else { Err(io::Error::last_os_error()).context("binding a thread to a CPU") }
 }

@@ -13,6 +13,8 @@ pub(crate) struct Cell {
     pub(crate) part: &'static str,
     /// The table that it stands in.
     pub(crate) table: String,
+    /// What belongs together, for different numbers of addresses.
+    pub(crate) series: String,
     /// What was measured.
     pub(crate) row: String,
     /// The same, as the head of a column.
@@ -129,6 +131,9 @@ fn figure(cell: &Cell) -> String {
     let Summary { median, lower_quartile, upper_quartile, .. } = cell.summary;
     let sign = if cell.resolved { "" } else { "~" };
     let short = |value| short(value, cell.unit);
+    if cell.summary.rounds == 1 {
+        return format!("{} {}", short(median), cell.unit);
+    }
     format!("{sign}{} ({}..{})", short(median), short(lower_quartile), short(upper_quartile))
 }
 

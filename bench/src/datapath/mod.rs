@@ -23,7 +23,8 @@ use std::{
     fs,
     hint::black_box,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -46,6 +47,9 @@ use crate::{
 /// The offset of `ifindex` in `struct __sk_buff`, and how much of the structure is given.
 const SKB_IFINDEX: usize = 40;
 const CONTEXT: usize = 44;
+
+/// How long others may use the CPU between two cases.
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// How long all that takes.
 struct Effort {
@@ -95,6 +99,7 @@ fn measure_here(effort: &Effort, report: &mut Report) -> Result<()> {
     // The first round only warms up.
     for number in 0..=effort.rounds {
         for (bench, rounds) in warm.iter().zip(&mut rounds) {
+            thread::sleep(PAUSE);
             let round = bench.round(|program| bench.batch(program, effort.repeat))?;
             if number > 0 {
                 rounds.push(round);
@@ -105,6 +110,7 @@ fn measure_here(effort: &Effort, report: &mut Report) -> Result<()> {
     let mut cold_rounds: Vec<Vec<Round>> = cold.iter().map(|_| Vec::new()).collect();
     for _ in 0..effort.cold_rounds {
         for (bench, rounds) in cold.iter().zip(&mut cold_rounds) {
+            thread::sleep(PAUSE);
             rounds.push(bench.round(|program| {
                 cache.evict();
                 bench.single(program)
@@ -211,6 +217,7 @@ fn add_cells(report: &mut Report, benches: &[Bench], rounds: &[Vec<Round>], tabl
         report.add(Cell {
             part: "datapath",
             table: if is_datagram { table.to_owned() } else { format!("{table}: ARP and NDP") },
+            series: format!("{} {}, {}", case.protocol, case.what, case.key.name()),
             row: match case.key {
                 _ if !is_datagram => format!("{} {}", case.protocol, case.what),
                 Key::Cold => format!("{}, {}", case.what, case.host.0),

@@ -1,0 +1,156 @@
+//! What mhebpf costs from end to end, beside others that do a part of its work.
+//!
+//! Each variant has a [`lab`] of its own, two namespaces joined by two links, and all of them stand side by side. A variant
+//! is measured in turns with one that has nothing installed and as many addresses, and what counts is the ratio of the two
+//! in one round. Another one with nothing installed tells what the run cannot resolve.
+//!
+//! A single thread on one CPU does all the work of a [`workload`], both ends and what the kernel does for them in softirqs:
+//! the figures are the cost in CPU time of the whole way, without the scheduler's moods. Only IPv4 is measured.
+
+mod lab;
+mod variant;
+mod workload;
+
+use std::{thread, time::Duration};
+
+use anyhow::{Context as _, Result};
+
+pub(crate) use self::workload::Workload;
+use self::{
+    lab::{COUNTS, FEW, Lab},
+    variant::Variant,
+};
+use crate::{
+    options::Options,
+    processor,
+    report::{Cell, Report},
+    stats::Summary,
+};
+
+/// The table of what leaves by the interface that the kernel chooses itself.
+pub(crate) const SENT_FROM_ETH0: &str =
+    "ratio to nothing installed: source address and route are those of eth0";
+
+/// How long all that takes.
+#[derive(Clone, Copy)]
+struct Effort {
+    rounds: usize,
+    /// How long traffic is made at a time.
+    slice: Duration,
+    /// How long others may use the CPU then.
+    pause: Duration,
+}
+
+/// Measures all variants that this machine has.
+///
+/// # Errors
+///
+/// Without root, and when traffic does not take the way that it should.
+pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
+    let effort = if options.quick {
+        Effort { rounds: 8, slice: Duration::from_millis(5), pause: Duration::from_millis(1) }
+    } else {
+        Effort { rounds: 40, slice: Duration::from_millis(15), pause: Duration::from_millis(3) }
+    };
+    let nothing = |count| Lab::new(Variant::Nothing, count).context("building a lab with nothing");
+    let baselines = COUNTS.into_iter().map(nothing).collect::<Result<Vec<_>>>()?;
+    let mut labs = Vec::new();
+    for (variant, count) in variant::all() {
+        match Lab::new(variant, count) {
+            Ok(lab) => labs.push(lab),
+            Err(why) => report.leave_out(format!("{}: {why:#}", variant.name(count))),
+        }
+    }
+    // Daemons are children of this thread, and end with it; the measuring one is bound to a CPU.
+    thread::scope(|scope| {
+        let measuring = scope.spawn(|| {
+            processor::stay_here()?;
+            for redirected in [false, true] {
+                compare(effort, redirected, &baselines, &labs, report)?;
+            }
+            for lab in labs.iter().filter(|lab| lab.count == FEW) {
+                if let Err(why) = lab.variant.redirects() {
+                    report.leave_out(format!("{} with the source of eth1: {why}", lab.variant.kind()));
+                }
+            }
+            Ok(())
+        });
+        measuring.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn compare(
+    effort: Effort,
+    redirected: bool,
+    baselines: &[Lab],
+    labs: &[Lab],
+    report: &mut Report,
+) -> Result<()> {
+    let labs: Vec<&Lab> = labs.iter().filter(|lab| !redirected || lab.variant.redirects().is_ok()).collect();
+    let table = if redirected {
+        "ratio to nothing installed: the source address is that of eth1, and the route leads through eth0"
+    } else {
+        SENT_FROM_ETH0
+    };
+    for workload in Workload::ALL {
+        let mut ratios: Vec<Vec<f64>> = labs.iter().map(|_| Vec::new()).collect();
+        let mut absolute = Vec::new();
+        // The first round only warms up.
+        for round in 0..=effort.rounds {
+            for (lab, ratios) in labs.iter().zip(&mut ratios) {
+                let baseline = baselines.iter().find(|baseline| baseline.count == lab.count).unwrap_or(lab);
+                let measure = |lab: &Lab| {
+                    thread::sleep(effort.pause);
+                    let rate = workload.rate(lab, redirected, effort.slice);
+                    rate.with_context(|| format!("{} with {}", workload.name(), lab.variant.name(lab.count)))
+                };
+                let (nothing, rate) = if round % 2 == 0 {
+                    let nothing = measure(baseline)?;
+                    (nothing, measure(lab)?)
+                } else {
+                    let rate = measure(lab)?;
+                    (measure(baseline)?, rate)
+                };
+                if round > 0 {
+                    ratios.push(rate / nothing);
+                    if lab.count == FEW {
+                        absolute.push(nothing);
+                    }
+                }
+            }
+        }
+        let control = labs.iter().position(|lab| lab.variant == Variant::Nothing);
+        let resolution = control.map_or(0.0, |index| Summary::of(ratios[index].iter().copied()).reach(1.0));
+        for (lab, ratios) in labs.iter().zip(ratios) {
+            let summary = Summary::of(ratios);
+            report.add(Cell {
+                part: "peers",
+                table: table.to_owned(),
+                series: lab.variant.kind().to_owned(),
+                row: lab.variant.name(lab.count),
+                column: workload.name().to_owned(),
+                unit: "ratio",
+                addresses: Some(lab.count),
+                summary,
+                resolved: lab.variant != Variant::Nothing && summary.differs_from(1.0, resolution),
+            });
+        }
+        report.add(Cell {
+            part: "peers",
+            table: "nothing installed, for comparison".to_owned(),
+            series: "nothing".to_owned(),
+            row: workload.name().to_owned(),
+            column: if redirected { "source of eth1" } else { "source of eth0" }.to_owned(),
+            unit: workload.unit(),
+            addresses: Some(FEW),
+            summary: Summary::of(absolute),
+            resolved: true,
+        });
+        let way = if redirected { ", source of eth1" } else { "" };
+        report.note(format!(
+            "peers, {}{way}: differences of the ratio below {resolution:.3} are not resolved.",
+            workload.name(),
+        ));
+    }
+    Ok(())
+}
