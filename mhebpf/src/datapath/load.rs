@@ -12,6 +12,11 @@ use super::{Counters, Maps, loader};
 /// The object that the build script has compiled.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mhebpf-bpf"));
 
+/// The compiled object that the programs are loaded from.
+pub const fn object() -> &'static [u8] {
+    OBJECT
+}
+
 /// What is in the kernel: programs, and maps with nothing in them yet.
 pub struct Datapath {
     /// The two classifiers.

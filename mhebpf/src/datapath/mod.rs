@@ -11,5 +11,5 @@ mod raw;
 
 pub use attach::{Attachments, Hook};
 pub use counters::{Count, Counters};
-pub use load::{Datapath, Programs, load};
+pub use load::{Datapath, Programs, load, object};
 pub use maps::Maps;
