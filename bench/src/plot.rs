@@ -37,6 +37,7 @@ pub(crate) fn svg(report: &Report) -> Result<String> {
     // What was measured with one number of addresses only is no line.
     lines.retain(|_, cells| cells.len() > 1);
     ensure!(!lines.is_empty(), "it shows the peers, which were not measured");
+    let counts = lines.values().flatten().filter_map(|cell| cell.addresses).map(f64::from).collect();
     let most = lines.values().flatten().filter_map(|cell| cell.addresses).max().unwrap_or(1);
 
     let mut svg = String::new();
@@ -48,10 +49,11 @@ pub(crate) fn svg(report: &Report) -> Result<String> {
         .margin(12)
         .x_label_area_size(42)
         .y_label_area_size(50)
-        .build_cartesian_2d((3.0..f64::from(most) * ROOM).log_scale(), 0.0..1.2)?;
+        .build_cartesian_2d((3.0..f64::from(most) * ROOM).log_scale().with_key_points(counts), 0.0..1.2)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
+        .y_max_light_lines(1)
         .x_desc("addresses of the host")
         .y_desc("ratio")
         .x_label_formatter(&|addresses| format!("{addresses:.0}"))
@@ -64,11 +66,11 @@ pub(crate) fn svg(report: &Report) -> Result<String> {
             points.clone().map(|(addresses, summary)| (addresses, summary.median)),
             colour.stroke_width(2),
         ))?;
-        chart.draw_series(points.clone().map(|(addresses, summary)| {
+        chart.draw_series(points.map(|(addresses, summary)| {
             let (low, high) = (summary.lower_quartile, summary.upper_quartile);
             ErrorBar::new_vertical(addresses, low, summary.median, high, colour.filled(), 6)
         }))?;
-        let last = points.last().map_or(0.0, |(_, summary)| summary.median);
+        let last = cells.last().map_or(0.0, |cell| cell.summary.median);
         names.push((last, name, colour));
     }
     // Each name beside the end of its line, and none on another.

@@ -69,11 +69,13 @@ impl Report {
         self.left_out.push(text);
     }
 
-    /// All as text. In a cell stand the median and, in brackets, the quartiles; `~` stands before a median that the run
-    /// cannot tell from no difference.
+    /// All as text, no wider than 100 columns.
     pub(crate) fn text(&self) -> String {
         let Machine { kernel, cpu, cpus, date } = &self.machine;
-        let mut text = format!("Linux {kernel}, {cpus} x {cpu}, {date}\n");
+        let mut text = format!(
+            "Linux {kernel}, {cpus} x {cpu}, {date}\n\
+             Median (lower/upper quartile); ~ stands before what this run cannot tell from no difference.\n"
+        );
         for table in in_order(self.cells.iter().map(|cell| &cell.table)) {
             let cells: Vec<&Cell> = self.cells.iter().filter(|cell| cell.table == *table).collect();
             text += &format!("\n{table}\n");
@@ -134,7 +136,7 @@ fn figure(cell: &Cell) -> String {
     if cell.summary.rounds == 1 {
         return format!("{} {}", short(median), cell.unit);
     }
-    format!("{sign}{} ({}..{})", short(median), short(lower_quartile), short(upper_quartile))
+    format!("{sign}{} ({}/{})", short(median), short(lower_quartile), short(upper_quartile))
 }
 
 fn short(value: f64, unit: &str) -> String {

@@ -151,9 +151,9 @@ fn lags(effort: &Effort, owners: &Owners, socket: &mut Socket, report: &mut Repo
     for number in 0..effort.changes {
         let present = number % 2 == 0;
         if present {
-            socket.add_all(1..=1)?
+            socket.add_all(1..=1)?;
         } else {
-            socket.remove_all(1..=1)?
+            socket.remove_all(1..=1)?;
         }
         let begin = Instant::now();
         wait_for(owners, 1..=1, present)?;
