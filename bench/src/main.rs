@@ -44,12 +44,15 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<()> {
     let mut report = Report::new(Machine::here(), options.quick);
     if options.wants(Part::Datapath) {
+        eprintln!("bench: measuring the programs alone");
         datapath::measure(options, &mut report).context("measuring the datapath")?;
     }
     if options.wants(Part::Peers) {
+        eprintln!("bench: measuring traffic, with mhebpf and its peers");
         peers::measure(options, &mut report).context("measuring the peers")?;
     }
     if options.wants(Part::Control) {
+        eprintln!("bench: measuring the daemon");
         control::measure(options, &mut report).context("measuring the daemon")?;
     }
     print!("{}", report.text());

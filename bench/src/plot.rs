@@ -1,6 +1,6 @@
 //! A plot for the README: how fast a host sends, against how many addresses it has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
 use plotters::prelude::*;
@@ -37,8 +37,9 @@ pub(crate) fn svg(report: &Report) -> Result<String> {
     // What was measured with one number of addresses only is no line.
     lines.retain(|_, cells| cells.len() > 1);
     ensure!(!lines.is_empty(), "it shows the peers, which were not measured");
-    let counts = lines.values().flatten().filter_map(|cell| cell.addresses).map(f64::from).collect();
-    let most = lines.values().flatten().filter_map(|cell| cell.addresses).max().unwrap_or(1);
+    let counts: BTreeSet<u32> = lines.values().flatten().filter_map(|cell| cell.addresses).collect();
+    let most = counts.last().copied().unwrap_or(1);
+    let counts = counts.into_iter().map(f64::from).collect();
 
     let mut svg = String::new();
     let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();

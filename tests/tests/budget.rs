@@ -101,7 +101,7 @@ const BUDGETS: [Budget; 24] = [
 ];
 
 /// A budget may be so many percent higher than what is needed.
-const ROOM: usize = 10;
+const ROOM: usize = 20;
 
 #[test]
 fn a_packet_that_passes_takes_no_more_than_its_budget() -> Result<()> {
@@ -268,7 +268,7 @@ fn the_programs_are_no_larger_than_their_budget() -> Result<()> {
             ("verified instructions", info.verified_instruction_count().unwrap_or(0), verified),
         ];
         for (what, size, budget) in sizes {
-            if size > budget || budget > size + size / 10 {
+            if size > budget || budget > size + size / 5 {
                 writeln!(wrong, "{name}: {size} {what}, and not {budget}")?;
             }
         }

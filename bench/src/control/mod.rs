@@ -1,8 +1,8 @@
 //! What the daemon takes: to be ready, to follow a change of addresses, and of memory and CPU.
 //!
 //! A change has come through when it is in the map itself: the daemon's own map is opened by its id and asked again and
-//! again. Each lag counts from the moment at which the kernel has acknowledged the change, so it is the time in which the
-//! programs do not know it yet.
+//! again, which keeps a CPU busy. Each lag counts from the moment at which the kernel has acknowledged the change, so it
+//! is the time in which the programs do not know it yet.
 
 mod addresses;
 mod map;
@@ -125,9 +125,9 @@ fn follow(effort: &Effort, report: &mut Report) -> Result<()> {
         socket.remove_all((1..=BATCH).rev())?;
         wait_for(&owners, 1..=BATCH, false)?;
     }
-    let row = format!("{BATCH} addresses at once: from the last to all in the map");
-    report.add(cell("lag, ms", &row, "median (quartiles)", "ms", Summary::of(lags)));
-    let row = |what| format!("{BATCH} addresses at once: {what}");
+    let row = format!("{BATCH} at once: from the last until all are in the map");
+    report.add(cell("lag, ms", &row, "median", "ms", Summary::of(lags)));
+    let row = |what| format!("{BATCH} at once: {what}");
     report.add(cell(table, &row("CPU, ms"), "figure", "ms", Summary::of(cpu)));
     report.add(cell(table, &row("resident"), "figure", "KiB", Summary::of([full.resident as f64])));
     report.add(cell(
@@ -164,8 +164,8 @@ fn lags(effort: &Effort, owners: &Owners, socket: &mut Socket, report: &mut Repo
     lags.sort_by(f64::total_cmp);
     let quantile = |part| crate::stats::quantile(&lags, part);
     let (p99, most) = (quantile(0.99), quantile(1.0));
-    let row = "one address: from the change to the map";
-    report.add(cell("lag, ms", row, "median (quartiles)", "ms", Summary::of(lags.iter().copied())));
+    let row = "one address: from the change until it is in the map";
+    report.add(cell("lag, ms", row, "median", "ms", Summary::of(lags.iter().copied())));
     report.add(cell("lag, ms", row, "p99", "ms", Summary::of([p99])));
     report.add(cell("lag, ms", row, "max", "ms", Summary::of([most])));
     Ok(())

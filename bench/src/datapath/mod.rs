@@ -72,7 +72,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
     let namespace = NetNs::new("datapath")?;
     namespace.ip(&format!("link add eth0 index {ETH0} type veth peer name eth1 index {ETH1}"))?;
     namespace.run(|| {
-        processor::stay_here()?;
+        processor::stay_here(report)?;
         measure_here(&effort, report)
     })
 }
@@ -233,7 +233,7 @@ fn add_cells(report: &mut Report, benches: &[Bench], rounds: &[Vec<Round>], tabl
     let which =
         if benches.iter().any(|bench| bench.case.key == Key::Cold) { " with cold caches" } else { "" };
     report.note(format!(
-        "datapath{which}: the empty program against itself {:.2} ns; less than {resolution:.2} ns is not resolved.",
+        "datapath{which}: empty against empty {:.3} ns; less than {resolution:.3} ns is not resolved.",
         control.median,
     ));
 }

@@ -11,7 +11,7 @@ mod lab;
 mod variant;
 mod workload;
 
-use std::{thread, time::Duration};
+use std::{process::Command, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 
@@ -58,13 +58,20 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
     for (variant, count) in variant::all() {
         match Lab::new(variant, count) {
             Ok(lab) => labs.push(lab),
+            // What is measured here is never missing.
+            Err(why) if variant == Variant::Mhebpf => return Err(why),
             Err(why) => report.leave_out(format!("{}: {why:#}", variant.name(count))),
+        }
+    }
+    for peer in ["nft", "iptables"] {
+        if let Ok(output) = Command::new(peer).arg("--version").output() {
+            report.note(format!("peers: {}", String::from_utf8_lossy(&output.stdout).trim()));
         }
     }
     // Daemons are children of this thread, and end with it; the measuring one is bound to a CPU.
     thread::scope(|scope| {
         let measuring = scope.spawn(|| {
-            processor::stay_here()?;
+            processor::stay_here(report)?;
             for redirected in [false, true] {
                 compare(effort, redirected, &baselines, &labs, report)?;
             }
