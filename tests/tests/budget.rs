@@ -74,30 +74,30 @@ use self::{Direction as D, Protocol as P, Whose as W};
 
 /// Instructions as the compiler makes them, and a few more: another version of it may need those.
 const BUDGETS: [Budget; 24] = [
-    budget(W::Own(1), P::Ipv4, D::Egress, 80, 1),
-    budget(W::Own(1), P::Ipv4, D::Ingress, 78, 1),
-    budget(W::Own(8), P::Ipv4, D::Egress, 108, 1),
-    budget(W::Own(8), P::Ipv4, D::Ingress, 107, 1),
-    budget(W::Own(64), P::Ipv4, D::Egress, 141, 2),
-    budget(W::Own(64), P::Ipv4, D::Ingress, 127, 2),
-    budget(W::Foreign, P::Ipv4, D::Egress, 140, 2),
-    budget(W::Foreign, P::Ipv4, D::Ingress, 124, 2),
-    budget(W::Own(1), P::Ipv6, D::Egress, 212, 1),
-    budget(W::Own(1), P::Ipv6, D::Ingress, 178, 1),
-    budget(W::Own(8), P::Ipv6, D::Egress, 255, 1),
-    budget(W::Own(8), P::Ipv6, D::Ingress, 229, 1),
-    budget(W::Own(64), P::Ipv6, D::Egress, 286, 2),
-    budget(W::Own(64), P::Ipv6, D::Ingress, 256, 2),
-    budget(W::Foreign, P::Ipv6, D::Egress, 288, 2),
-    budget(W::Foreign, P::Ipv6, D::Ingress, 253, 2),
-    budget(W::Own(1), P::Arp, D::Egress, 113, 1),
-    budget(W::Own(1), P::Arp, D::Ingress, 102, 1),
-    budget(W::Own(1), P::ArpReply, D::Egress, 115, 1),
-    budget(W::Own(1), P::ArpReply, D::Ingress, 102, 1),
-    budget(W::Own(1), P::Ndp, D::Egress, 308, 1),
-    budget(W::Own(1), P::Ndp, D::Ingress, 269, 1),
-    budget(W::Own(1), P::TaggedIpv4, D::Egress, 168, 5),
-    budget(W::Own(1), P::TaggedIpv4, D::Ingress, 134, 5),
+    budget(W::Own(1), P::Ipv4, D::Egress, 33, 1),
+    budget(W::Own(1), P::Ipv4, D::Ingress, 31, 1),
+    budget(W::Own(8), P::Ipv4, D::Egress, 47, 1),
+    budget(W::Own(8), P::Ipv4, D::Ingress, 45, 1),
+    budget(W::Own(64), P::Ipv4, D::Egress, 149, 2),
+    budget(W::Own(64), P::Ipv4, D::Ingress, 140, 2),
+    budget(W::Foreign, P::Ipv4, D::Egress, 151, 2),
+    budget(W::Foreign, P::Ipv4, D::Ingress, 138, 2),
+    budget(W::Own(1), P::Ipv6, D::Egress, 47, 1),
+    budget(W::Own(1), P::Ipv6, D::Ingress, 45, 1),
+    budget(W::Own(8), P::Ipv6, D::Egress, 76, 1),
+    budget(W::Own(8), P::Ipv6, D::Ingress, 74, 1),
+    budget(W::Own(64), P::Ipv6, D::Egress, 217, 2),
+    budget(W::Own(64), P::Ipv6, D::Ingress, 177, 2),
+    budget(W::Foreign, P::Ipv6, D::Egress, 218, 2),
+    budget(W::Foreign, P::Ipv6, D::Ingress, 173, 2),
+    budget(W::Own(1), P::Arp, D::Egress, 188, 3),
+    budget(W::Own(1), P::Arp, D::Ingress, 174, 3),
+    budget(W::Own(1), P::ArpReply, D::Egress, 190, 3),
+    budget(W::Own(1), P::ArpReply, D::Ingress, 174, 3),
+    budget(W::Own(1), P::Ndp, D::Egress, 268, 4),
+    budget(W::Own(1), P::Ndp, D::Ingress, 216, 4),
+    budget(W::Own(1), P::TaggedIpv4, D::Egress, 179, 4),
+    budget(W::Own(1), P::TaggedIpv4, D::Ingress, 160, 4),
 ];
 
 /// A budget may be so many percent higher than what is needed.
@@ -248,9 +248,9 @@ impl Map {
     }
 }
 
-/// Bytes of eBPF and, on x86-64, of machine code; and instructions that the verifier of Linux 6.18 looks at.
-const SIZES: [(&str, u32, u32, u32); 2] =
-    [(EGRESS, 38_500, 21_800, 79_500), (INGRESS, 19_600, 11_600, 16_100)];
+/// Bytes of eBPF and, on x86-64, of machine code; and instructions that the verifier of Linux 6.18 looks at. A tenth more
+/// than there is: another compiler may need it.
+const SIZES: [(&str, u32, u32, u32); 2] = [(EGRESS, 33_000, 18_500, 14_400), (INGRESS, 13_200, 8_000, 3_400)];
 
 #[test]
 fn the_programs_are_no_larger_than_their_budget() -> Result<()> {
