@@ -1,11 +1,20 @@
 //! The command line.
 
+mod audit;
+mod explain;
+mod format;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use glob::Pattern;
 use serde::Deserialize;
 
+pub use self::{
+    audit::AuditOptions,
+    explain::{ArpKind, ExplainOptions, NdpKind},
+    format::Format,
+};
 use crate::{config::Source, datapath::Hook};
 
 /// Makes a multihomed host a strong end system (RFC 1122 section 3.3.4.2).
@@ -25,6 +34,10 @@ pub struct Cli {
 pub enum Command {
     /// Enforces until it is stopped by SIGINT or SIGTERM.
     Run(RunOptions),
+    /// Says whether this host is a weak end system, and where that hurts; changes nothing.
+    Audit(AuditOptions),
+    /// Says what becomes of a packet, and why.
+    Explain(ExplainOptions),
 }
 
 const EXAMPLES: &str = "\
@@ -39,7 +52,7 @@ Examples:
     mhebpf run --config /etc/mhebpf.toml";
 
 /// What `mhebpf run` enforces, and where.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RunOptions {
     /// Enforce on interfaces with a name like this; may be given several times

@@ -7,7 +7,6 @@ mod signals;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     time::Duration,
 };
 
@@ -31,6 +30,7 @@ use crate::{
     preflight,
     settings::Settings,
     summary,
+    usage::UsageError,
 };
 
 /// How often the host is dumped even if no event came.
@@ -39,18 +39,6 @@ const CROSS_CHECK: Duration = Duration::from_secs(30);
 /// How long nothing has happened before memory is given back.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// A command line that can't be carried out as it is.
-#[derive(Debug)]
-pub struct UsageError(String);
-
-impl fmt::Display for UsageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for UsageError {}
-
 /// Enforces until a signal comes or the time is up, then takes everything off and prints a summary.
 ///
 /// # Errors
@@ -58,10 +46,11 @@ impl std::error::Error for UsageError {}
 /// When the start fails; once the programs are attached, failures are logged and tried again. [`UsageError`]
 /// when no interface was named.
 pub async fn run(options: &RunOptions) -> Result<()> {
-    let (settings, config) = Settings::load(options).map_err(|error| UsageError(format!("{error:#}")))?;
+    let (settings, config) =
+        Settings::load(options).map_err(|error| UsageError::new(format!("{error:#}")))?;
     let mut dumper = Dumper::connect()?;
     let Some(selector) = settings.selector.clone() else {
-        return Err(UsageError(advice::no_selection(&dumper.snapshot()?.host)).into());
+        return Err(UsageError::new(advice::no_selection(&dumper.snapshot()?.host)).into());
     };
     preflight::check()?;
     let _instance = Instance::claim().await?;

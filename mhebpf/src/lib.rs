@@ -5,13 +5,17 @@
 //! [`datapath`].
 
 pub mod announce;
+pub mod audit;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod daemon;
 pub mod datapath;
+pub mod explain;
 pub mod instance;
 pub mod model;
 pub mod netlink;
 pub mod preflight;
 pub mod settings;
 pub mod summary;
+pub mod usage;

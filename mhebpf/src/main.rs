@@ -4,13 +4,17 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use mhebpf::{
+    audit,
     cli::{Cli, Command},
-    daemon,
+    daemon, explain,
+    usage::UsageError,
 };
 use tracing_subscriber::EnvFilter;
 
 /// Exit status for a command line that can't be carried out; clap uses the same.
 const USAGE: u8 = 2;
+/// Exit status of an audit that found something.
+const FINDINGS: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -23,13 +27,18 @@ fn main() -> ExitCode {
         }
     };
     let result = match cli.command {
-        Command::Run(options) => runtime.block_on(daemon::run(&options)),
+        Command::Run(options) => runtime.block_on(daemon::run(&options)).map(|()| ExitCode::SUCCESS),
+        Command::Audit(options) => audit::run(&options).map(|outcome| match outcome {
+            audit::Outcome::Clean => ExitCode::SUCCESS,
+            audit::Outcome::Findings => ExitCode::from(FINDINGS),
+        }),
+        Command::Explain(options) => explain::run(&options).map(|()| ExitCode::SUCCESS),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             eprintln!("error: {error:#}");
-            if error.is::<daemon::UsageError>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
+            if error.is::<UsageError>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
     }
 }

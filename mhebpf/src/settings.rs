@@ -135,7 +135,7 @@ mod tests {
 
     fn settings(arguments: &[&str], file: &str) -> Settings {
         let cli = Cli::try_parse_from(["mhebpf", "run"].iter().chain(arguments)).expect("valid arguments");
-        let Command::Run(options) = cli.command;
+        let Command::Run(options) = cli.command else { panic!("`run` was asked for") };
         let mut config = Config::parse(file).expect("a configuration");
         let tables = std::mem::take(&mut config.interface);
         Settings::new(&options, &config, tables)

@@ -13,6 +13,10 @@ const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+const BPF_PROG_TYPE_XDP: u32 = 6;
+const BPF_XDP: u32 = 37;
+const XDP_FLAGS_SKB_MODE: u32 = 2;
+const XDP_PASS: i32 = 2;
 
 /// Where a TCX program sits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +112,8 @@ pub fn programs(ns: &NetNs, interface: &str, hook: Hook) -> Result<Vec<u32>> {
 /// When the kernel refuses.
 pub fn attach(ns: &NetNs, interface: &str, hook: Hook, answer: Answer) -> Result<OwnedFd> {
     ns.run(|| {
-        let program = load(answer).context("loading a program of one instruction")?;
+        let program =
+            load(BPF_PROG_TYPE_SCHED_CLS, answer as i32).context("loading a program of one instruction")?;
         let mut create = LinkCreate {
             program: program.as_raw_fd().cast_unsigned(),
             ifindex: interface::index(interface)?,
@@ -116,6 +121,26 @@ pub fn attach(ns: &NetNs, interface: &str, hook: Hook, answer: Answer) -> Result
             ..LinkCreate::default()
         };
         bpf_fd(BPF_LINK_CREATE, &mut create).with_context(|| format!("attaching a program to {interface}"))
+    })
+}
+
+/// Attaches an XDP program that lets all pass, in generic mode; it stays until the descriptor is closed.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn attach_xdp(ns: &NetNs, interface: &str) -> Result<OwnedFd> {
+    ns.run(|| {
+        let program = load(BPF_PROG_TYPE_XDP, XDP_PASS).context("loading an XDP program")?;
+        let mut create = LinkCreate {
+            program: program.as_raw_fd().cast_unsigned(),
+            ifindex: interface::index(interface)?,
+            attach_type: BPF_XDP,
+            flags: XDP_FLAGS_SKB_MODE,
+            ..LinkCreate::default()
+        };
+        bpf_fd(BPF_LINK_CREATE, &mut create)
+            .with_context(|| format!("attaching an XDP program to {interface}"))
     })
 }
 
@@ -133,13 +158,13 @@ fn query(ifindex: u32, hook: Hook) -> io::Result<Vec<u32>> {
     Ok(ids)
 }
 
-fn load(answer: Answer) -> io::Result<OwnedFd> {
+fn load(program_type: u32, answer: i32) -> io::Result<OwnedFd> {
     // r0 = answer; exit. (struct bpf_insn: opcode, registers, offset, immediate)
     let mut instructions = vec![0xb7, 0, 0, 0];
-    instructions.extend((answer as i32).to_ne_bytes());
+    instructions.extend(answer.to_ne_bytes());
     instructions.extend([0x95, 0, 0, 0, 0, 0, 0, 0]);
     let mut load = Load {
-        program_type: BPF_PROG_TYPE_SCHED_CLS,
+        program_type,
         instruction_count: 2,
         instructions: instructions.as_ptr() as u64,
         licence: c"GPL".as_ptr() as u64,

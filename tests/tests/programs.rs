@@ -4,6 +4,7 @@
 //! [`kernel`] for what such a test cannot see.
 
 mod actions;
+mod explained;
 mod frames;
 mod kernel;
 mod long_run;

@@ -2,9 +2,11 @@
 
 mod dump;
 mod events;
+mod lookup;
 mod parse;
 mod request;
 
 pub use dump::{Dumper, Snapshot};
 pub use events::Events;
+pub use lookup::{KernelRoute, RouteLookup};
 pub(crate) use request::Requests;

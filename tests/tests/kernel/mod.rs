@@ -26,7 +26,7 @@ use mhebpf_tests::{
     features::{self, Feature},
 };
 
-use answer::answer;
+pub(crate) use answer::answer;
 pub(crate) use trial::Trial;
 
 use crate::{
@@ -80,6 +80,14 @@ pub(crate) fn with_kernel(test: impl FnOnce(&mut Kernel) -> Result<()> + Send) -
         }
     }
     namespace.ip_batch(&links)?;
+    with_kernel_in(&namespace, test)
+}
+
+/// The same in a namespace that is there already.
+pub(crate) fn with_kernel_in(
+    namespace: &NetNs,
+    test: impl FnOnce(&mut Kernel) -> Result<()> + Send,
+) -> Result<()> {
     // The programs are only ever run from this thread: interfaces are looked up in its namespace.
     let knows_arrival = features::has(Feature::TestRunIngressIfindex)?;
     namespace.run(|| test(&mut Kernel { datapath: load()?, knows_arrival }))

@@ -4,7 +4,7 @@
 //! the first of several possibilities is always the plainest.
 
 /// How many bytes one packet is made from.
-pub(super) const BYTES: usize = 56;
+pub(crate) const BYTES: usize = 56;
 
 /// The bytes, from which the next choice is made.
 pub(super) struct Entropy<'a> {
@@ -67,7 +67,7 @@ impl Generator {
         Self(seed | 1)
     }
 
-    pub(super) fn bytes(&mut self) -> [u8; BYTES] {
+    pub(crate) fn bytes(&mut self) -> [u8; BYTES] {
         let mut bytes = [0; BYTES];
         for word in bytes.chunks_exact_mut(8) {
             self.0 ^= self.0 >> 12;

@@ -1,6 +1,6 @@
 //! The code under test, in the words of the oracle.
 
-mod model;
+pub(crate) mod model;
 
 use std::net::IpAddr;
 
@@ -59,7 +59,12 @@ fn verdict_at_close_look(
     };
     let Some(packet) = packet else { return Verdict::Pass };
     let decapsulated = || crossing.decapsulated;
-    match decide(tables, direction, crossing.interface, iface, &packet, glanced, decapsulated) {
+    in_words(tables, decide(tables, direction, crossing.interface, iface, &packet, glanced, decapsulated))
+}
+
+/// A verdict of the code under test in the words of the oracle.
+pub(crate) fn in_words(tables: &Tables, decided: Decided) -> Verdict {
+    match decided {
         Decided::Pass => Verdict::Pass,
         Decided::Act { family, reason, action, enforced } => Verdict::Violation {
             family: family.name(),

@@ -11,12 +11,16 @@ use crate::oracle::{
 
 /// The tables that the daemon would write for this host.
 pub(crate) fn tables(host: &Host) -> model::Tables {
-    let policies =
-        host.interfaces.iter().filter_map(|i| Some((i.index, policy(i.policy.as_ref()?)))).collect();
-    model::Tables::new(&model_of(host), &policies)
+    model::Tables::new(&model_of(host), &policies_of(host))
 }
 
-fn model_of(host: &Host) -> model::Host {
+/// What is enforced where.
+pub(crate) fn policies_of(host: &Host) -> BTreeMap<u32, model::Policy> {
+    host.interfaces.iter().filter_map(|i| Some((i.index, policy(i.policy.as_ref()?)))).collect()
+}
+
+/// The host, without what is enforced on it.
+pub(crate) fn model_of(host: &Host) -> model::Host {
     let mut links: BTreeMap<u32, model::Link> = host.interfaces.iter().map(|i| (i.index, link(i))).collect();
     for interface in &host.interfaces {
         for port in interface.kind.ports() {

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// What the tests use. A kernel may have it built in, or lack it; the tests then say what they miss.
-pub(crate) const WANTED: [&str; 6] = [
+pub(crate) const WANTED: [&str; 7] = [
     // Links and bridges: the lab itself.
     "veth bridge nlmon",
     // Traffic control, mhebpf's and that of others.
@@ -20,6 +20,8 @@ pub(crate) const WANTED: [&str; 6] = [
     "tun tap vxlan geneve gre ip_gre ip6_gre ipip sit ip_tunnel ip6_tunnel wireguard",
     // Address translation.
     "nfnetlink nf_tables nf_conntrack nf_nat nft_ct nft_nat nft_masq nft_chain_nat",
+    // Sockets, as `ss` lists them.
+    "inet_diag tcp_diag udp_diag",
     // IPsec, and ciphers that are asked for by name. seqiv asks for random numbers, and drbg tries out what it can
     // make them from when it is loaded.
     "xfrm_user xfrm_interface af_key xfrm4_tunnel xfrm6_tunnel tunnel4 esp4 esp6 authenc seqiv echainiv cbc ctr gcm \

@@ -1,0 +1,99 @@
+//! Sessions that are there now.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::{count, list, objects};
+use crate::{
+    audit::{
+        finding::{Finding, Id, Kind, Severity},
+        snapshot::{Socket, View},
+    },
+    model::Tables,
+};
+
+/// A socket in a sentence.
+pub(super) fn name(socket: &Socket) -> String {
+    match socket.peer {
+        Some(peer) => format!("{} {} to {peer}", socket.protocol, socket.local),
+        None => format!("{} {}", socket.protocol, socket.local),
+    }
+}
+
+/// What becomes of a session once mhebpf enforces.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    /// It goes on through this interface.
+    Moves(u32),
+    /// The owners have no next hop.
+    NoRoute,
+    /// The owners are down.
+    OwnerDown,
+}
+
+/// Connected sockets whose packets leave by another interface than that of their source.
+pub(super) fn leave_elsewhere(view: &View<'_>) -> Vec<Finding> {
+    let tables = Tables::new(&view.snapshot.host, &BTreeMap::new());
+    let mut groups: BTreeMap<(u32, Fate), Vec<&Socket>> = BTreeMap::new();
+    for socket in &view.snapshot.sockets {
+        let (Some(peer), Some(leaves_by)) = (socket.peer, socket.leaves_by) else { continue };
+        let owners = view.owners(view.domain_of(leaves_by), socket.local.ip());
+        if !owners.is_empty() && !owners.contains(&leaves_by) {
+            groups.entry((leaves_by, fate(view, &tables, owners, peer.ip()))).or_default().push(socket);
+        }
+    }
+    let finding = |((leaves_by, fate), sockets): ((u32, Fate), Vec<&Socket>)| {
+        let by = view.name(leaves_by);
+        let names: Vec<String> = sockets.iter().map(|socket| name(socket)).collect();
+        let (severity, what) = match fate {
+            Fate::Moves(owner) => {
+                let owner = view.name(owner);
+                (Severity::Note, format!("With mhebpf they go on through {owner}; no session ends by that."))
+            }
+            Fate::NoRoute => (
+                Severity::Warning,
+                "With mhebpf they end: the owner of the address has no next hop there (no_route).".to_owned(),
+            ),
+            Fate::OwnerDown => (
+                Severity::Warning,
+                "With mhebpf they end: the owner of the address is down or has no carrier (owner_down)."
+                    .to_owned(),
+            ),
+        };
+        Finding {
+            id: Id::SocketsLeaveElsewhere,
+            severity,
+            objects: [objects(Kind::Interface, [&by]), objects(Kind::Socket, &names)].concat(),
+            summary: format!(
+                "{} by {by}, which does not own the source",
+                count(names.len(), "connected socket sends", "connected sockets send")
+            ),
+            consequence: format!("{}. {what}", list(&names)),
+            remedy: if severity == Severity::Note {
+                "None is needed.".to_owned()
+            } else {
+                "Connect them from an address of the interface that they leave by, or give the owner a route to the \
+                 peers."
+                    .to_owned()
+            },
+        }
+    };
+    groups.into_iter().map(finding).collect()
+}
+
+fn fate(view: &View<'_>, tables: &Tables, owners: &[u32], peer: IpAddr) -> Fate {
+    let mut fate = Fate::OwnerDown;
+    for owner in owners.iter().take(mhebpf_ebpf::INLINE_OWNERS) {
+        if view.snapshot.host.links.get(owner).is_none_or(|link| !link.up) {
+            continue;
+        }
+        let has_next_hop = match peer {
+            IpAddr::V4(peer) => tables.ipv4.next_hop(*owner, peer.into()).is_some(),
+            IpAddr::V6(peer) => tables.ipv6.next_hop(*owner, peer.into()).is_some(),
+        };
+        if has_next_hop {
+            return Fate::Moves(*owner);
+        }
+        fate = Fate::NoRoute;
+    }
+    fate
+}

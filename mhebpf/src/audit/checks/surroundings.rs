@@ -1,0 +1,190 @@
+//! What else there is: MTUs, rules, sysctls, programs of others.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+
+use super::{list, objects};
+use crate::{
+    audit::{
+        finding::{Finding, Id, Kind, Severity},
+        snapshot::{Hook, Program, Rule, View},
+        sysctls::Sysctl,
+    },
+    model::host::MAIN_TABLE,
+};
+
+/// Different MTUs in one subnet.
+pub(super) fn mtu(view: &View<'_>, subnets: &BTreeMap<(u32, IpNet), BTreeSet<u32>>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for ((_, subnet), interfaces) in subnets {
+        let links: Vec<_> = interfaces.iter().filter_map(|i| view.snapshot.host.links.get(i)).collect();
+        let mtus: BTreeSet<u32> = links.iter().map(|link| link.mtu).collect();
+        if mtus.len() < 2 {
+            continue;
+        }
+        let said: Vec<String> = links.iter().map(|link| format!("{} {}", link.name, link.mtu)).collect();
+        findings.push(Finding {
+            id: Id::MtuMismatch,
+            severity: Severity::Warning,
+            objects: [
+                objects(Kind::Subnet, [subnet]),
+                objects(Kind::Interface, links.iter().map(|link| &link.name)),
+            ]
+            .concat(),
+            summary: format!("interfaces in {subnet} have different MTUs"),
+            consequence: format!(
+                "{}. A packet that was made for the larger one does not fit where mhebpf redirects it to the smaller \
+                 one: its sender is told so by ICMP, and adapts after a first loss.",
+                list(&said)
+            ),
+            remedy: "Give them the same MTU, if the network carries it.".to_owned(),
+        });
+    }
+    findings
+}
+
+/// Source rules: they and mhebpf go together.
+pub(super) fn rules(view: &View<'_>) -> Vec<Finding> {
+    let rules: Vec<&Rule> = view.snapshot.rules.iter().filter(|rule| rule.source.is_some()).collect();
+    if rules.is_empty() {
+        return Vec::new();
+    }
+    let said: Vec<String> = rules.iter().map(|rule| text(rule)).collect();
+    let own_tables: BTreeSet<u32> =
+        rules.iter().map(|rule| rule.table).filter(|table| ![0, MAIN_TABLE].contains(table)).collect();
+    let aside = if own_tables.is_empty() {
+        ""
+    } else {
+        " Next hops for what is redirected come from the main table, or the VRF's: a gateway that only such a table \
+         knows is not used."
+    };
+    vec![Finding {
+        id: Id::SourceRules,
+        severity: Severity::Note,
+        objects: objects(Kind::Rule, &said),
+        summary: "rules of policy routing steer by source already".to_owned(),
+        consequence: format!(
+            "{}. Where the kernel chooses the owner by itself there is nothing to redirect, and mhebpf is the guarantee \
+             that nothing else leaves.{aside}",
+            list(&said)
+        ),
+        remedy: "None is needed: keep them, or remove them once mhebpf enforces.".to_owned(),
+    }]
+}
+
+/// A rule as `ip rule` writes it.
+pub(crate) fn text(rule: &Rule) -> String {
+    let source = rule.source.map_or_else(|| "all".to_owned(), |source| source.to_string());
+    format!("{}: from {source} lookup {}", rule.priority, rule.table)
+}
+
+/// Routes of interfaces that lose their carrier.
+pub(super) fn linkdown(view: &View<'_>, subnets: &BTreeMap<(u32, IpNet), BTreeSet<u32>>) -> Vec<Finding> {
+    let sysctls = &view.snapshot.sysctls;
+    let on: BTreeSet<u32> = subnets
+        .values()
+        .flatten()
+        .copied()
+        .filter(|ifindex| sysctls.effective(*ifindex, Sysctl::IgnoreRoutesWithLinkdown) == 0)
+        .collect();
+    if on.is_empty() {
+        return Vec::new();
+    }
+    let names: Vec<String> = on.into_iter().map(|ifindex| view.name(ifindex)).collect();
+    vec![Finding {
+        id: Id::LinkdownRoutes,
+        severity: Severity::Note,
+        objects: [
+            objects(Kind::Interface, &names),
+            objects(Kind::Sysctl, ["net.ipv4.conf.all.ignore_routes_with_linkdown"]),
+        ]
+        .concat(),
+        summary: "routes stay in use when their interface loses its carrier".to_owned(),
+        consequence: format!(
+            "If one of {} does, and its route is the first, packets of all sources wait for a neighbour there and vanish \
+             before mhebpf can redirect them.",
+            list(&names)
+        ),
+        remedy: "sysctl -w net.ipv4.conf.all.ignore_routes_with_linkdown=1".to_owned(),
+    }]
+}
+
+/// Loopback on the wire.
+pub(super) fn localnet(view: &View<'_>) -> Vec<Finding> {
+    let names: Vec<String> = view
+        .snapshot
+        .interfaces
+        .iter()
+        .filter(|ifindex| view.snapshot.sysctls.effective(**ifindex, Sysctl::RouteLocalnet) != 0)
+        .map(|ifindex| view.name(*ifindex))
+        .collect();
+    if names.is_empty() {
+        return Vec::new();
+    }
+    vec![Finding {
+        id: Id::RouteLocalnet,
+        severity: Severity::Note,
+        objects: [
+            objects(Kind::Interface, &names),
+            objects(Kind::Sysctl, names.iter().map(|name| format!("net.ipv4.conf.{name}.route_localnet"))),
+        ]
+        .concat(),
+        summary: "addresses of loopback may cross the wire".to_owned(),
+        consequence: format!(
+            "route_localnet is on for {}: mhebpf lets 127.0.0.0/8 and ::1 pass there.",
+            list(&names)
+        ),
+        remedy: "None, if container networking has set it on purpose; else set it to 0.".to_owned(),
+    }]
+}
+
+/// Programs and filters of others.
+pub(super) fn programs(view: &View<'_>) -> Vec<Finding> {
+    let mut by: BTreeMap<u32, Vec<&Program>> = BTreeMap::new();
+    for program in &view.snapshot.programs {
+        by.entry(program.ifindex).or_default().push(program);
+    }
+    let finding = |(ifindex, programs): (u32, Vec<&Program>)| {
+        let name = view.name(ifindex);
+        let said: Vec<String> = programs.iter().map(|program| program_text(program)).collect();
+        let has_xdp = programs.iter().any(|program| program.hook == Hook::Xdp);
+        let aside = if has_xdp { " What an XDP program sends by itself mhebpf does not see." } else { "" };
+        Finding {
+            id: Id::ForeignProgram,
+            severity: Severity::Note,
+            objects: [objects(Kind::Interface, [&name]), objects(Kind::Program, &said)].concat(),
+            summary: format!("other programs see the packets of {name}"),
+            consequence: format!(
+                "{}. mhebpf's programs come first in TCX and let the others have their say about all that passes; what \
+                 is redirected or dropped the others don't see.{aside}",
+                list(&said)
+            ),
+            remedy: "None is needed: mhebpf never touches them.".to_owned(),
+        }
+    };
+    by.into_iter().map(finding).collect()
+}
+
+fn program_text(program: &Program) -> String {
+    let Program { hook, name, id, .. } = program;
+    let id = id.map(|id| format!(" (id {id})")).unwrap_or_default();
+    format!("{} {name}{id}", hook.name())
+}
+
+/// A daemon that runs already.
+pub(super) fn daemon(view: &View<'_>) -> Vec<Finding> {
+    if !view.snapshot.daemon {
+        return Vec::new();
+    }
+    vec![Finding {
+        id: Id::DaemonRunning,
+        severity: Severity::Note,
+        objects: Vec::new(),
+        summary: "mhebpf is running in this network namespace".to_owned(),
+        consequence: "What is said here is what the kernel would do by itself; on the interfaces where mhebpf enforces \
+                      it does not come to that."
+            .to_owned(),
+        remedy: "None is needed.".to_owned(),
+    }]
+}
