@@ -52,6 +52,9 @@ impl Options {
                 _ => return Err(format!("what is {}?", argument.display())),
             }
         }
+        if options.svg.is_some() && !options.wants(Part::Peers) {
+            return Err("the plot shows the peers, which are left out".to_owned());
+        }
         Ok(options)
     }
 
@@ -79,7 +82,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_an_error() {
+    fn what_makes_no_sense_is_an_error() {
         assert!(parse("everything").is_err() && parse("--svg").is_err());
+        assert!(parse("datapath --svg plot.svg").is_err() && parse("peers --svg plot.svg").is_ok());
     }
 }
