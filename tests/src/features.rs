@@ -2,7 +2,7 @@
 //!
 //! A test asks [`require`] for what it needs. The running kernel is probed, not believed. Where it lacks the feature the
 //! test skips itself and says so; but in a guest of `cargo xtask vm`, where the kernel and its modules are known
-//! ([`EXPECTED`]), an unexpected lack is an error: else a test could be skipped everywhere and nobody would notice.
+//! (`EXPECTED`), an unexpected lack is an error: else a test could be skipped everywhere and nobody would notice.
 
 use std::{env, fmt, fs};
 
