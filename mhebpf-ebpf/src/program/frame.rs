@@ -2,7 +2,10 @@
 
 use core::{arch::asm, array, mem::MaybeUninit, ptr};
 
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
+use aya_ebpf::{
+    bindings::{__sk_buff, bpf_hdr_start_off::BPF_HDR_START_NET},
+    helpers::generated::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative},
+};
 use mhebpf_ebpf::{Frame, Location, glance::Head, packet::IPV6_NEXT_HEADER_OFFSET};
 use network_types::eth::EthHdr;
 
@@ -140,6 +143,44 @@ impl SkbBytes {
             (bpf_skb_load_bytes(self.0.cast(), offset as u32, value.as_mut_ptr().cast(), length) == 0)
                 .then(|| value.assume_init())
         }
+    }
+}
+
+/// A packet that arrives on a device without Ethernet, from its network layer's header on.
+///
+/// It need not start with that: what a tunnel has taken off is still in front of it before Linux 5.14 (GRE, IP tunnels), and
+/// on xfrm interfaces (`skb->mac_len`).
+pub(super) struct SkbNetwork(pub(super) *mut __sk_buff);
+
+impl Frame for SkbNetwork {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.load(offset)
+    }
+
+    #[inline(always)]
+    fn read_words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        self.load(offset)
+    }
+}
+
+impl SkbNetwork {
+    /// `T` is an array of integers, for which all bytes are right.
+    #[inline(always)]
+    fn load<T>(&self, offset: usize) -> Option<T> {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: as above.
+        let loaded = unsafe {
+            let length = size_of::<T>() as u32;
+            let to = value.as_mut_ptr().cast();
+            bpf_skb_load_bytes_relative(self.0.cast(), offset as u32, to, length, BPF_HDR_START_NET) == 0
+        };
+        if loaded {
+            // SAFETY: it was filled.
+            return Some(unsafe { value.assume_init() });
+        }
+        // The helper reads no more than the linear part.
+        SkbBytes(self.0).load(offset)
     }
 }
 

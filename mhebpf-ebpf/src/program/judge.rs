@@ -7,7 +7,7 @@
 use core::mem::MaybeUninit;
 
 use super::{
-    frame::{self, SkbBytes, SkbFrame},
+    frame::{self, SkbBytes, SkbFrame, SkbNetwork},
     maps::BpfTables,
     ruling::{Ruling, opaque},
     xfrm,
@@ -96,7 +96,7 @@ pub(super) fn ipv4_at<const DIRECTION: u8>(
     address: &mut MaybeUninit<Neighbour>,
 ) -> Ruling {
     judge::<DIRECTION>(skb, iface, address, Some(place.location(ETHERTYPE_IPV4)), false, |at| {
-        parse_at(&SkbBytes(skb), at)
+        parse_anywhere::<DIRECTION>(skb, iface, at)
     })
 }
 
@@ -109,7 +109,7 @@ pub(super) fn ipv6_at<const DIRECTION: u8>(
     address: &mut MaybeUninit<Neighbour>,
 ) -> Ruling {
     judge::<DIRECTION>(skb, iface, address, Some(place.location(ETHERTYPE_IPV6)), false, |at| {
-        parse_at(&SkbBytes(skb), at)
+        parse_anywhere::<DIRECTION>(skb, iface, at)
     })
 }
 
@@ -124,6 +124,19 @@ pub(super) fn arp_at<const DIRECTION: u8>(
     judge::<DIRECTION>(skb, iface, address, Some(place.location(ETHERTYPE_ARP)), false, |at| {
         parse_at(&SkbBytes(skb), at)
     })
+}
+
+#[inline(always)]
+fn parse_anywhere<const DIRECTION: u8>(
+    skb: *mut __sk_buff,
+    iface: &Iface,
+    location: Location,
+) -> Option<Packet> {
+    if DIRECTION == INGRESS && !iface.has_ethernet() {
+        parse_at(&SkbNetwork(skb), location)
+    } else {
+        parse_at(&SkbBytes(skb), location)
+    }
 }
 
 #[inline(always)]
