@@ -14,6 +14,7 @@ pub mod iface;
 pub mod next_hop;
 pub mod owners;
 pub mod packet;
+pub mod sample;
 
 pub use address::{Address, Ipv4, Ipv6};
 pub use counter::{CounterKey, Direction, Family, Reason};
@@ -24,13 +25,20 @@ pub use iface::{
 pub use next_hop::{Neighbour, NextHopKey};
 pub use owners::{FurtherOwnerKey, INLINE_OWNERS, Owners, OwnersKey};
 pub use packet::{Arp, ArpOperation, Datagram, Discovery, DiscoveryKind, Frame, Location, Network, Packet};
+pub use sample::{SAMPLED, Sample, Sampler};
 
 /// A type that may be copied byte for byte into a BPF map and back.
 ///
 /// # Safety
 ///
 /// The type is `#[repr(C)]` (or transparent) without padding bytes, and every bit pattern is a valid value.
-pub unsafe trait MapData: Copy + 'static {}
+pub unsafe trait MapData: Copy + 'static {
+    /// A value of zero bytes, as the kernel has it in an array that nobody has written to.
+    fn zeroed() -> Self {
+        // SAFETY: every bit pattern is a valid value.
+        unsafe { core::mem::zeroed() }
+    }
+}
 
 macro_rules! map_data {
     ($($type:ty),+ $(,)?) => {$(
@@ -50,4 +58,6 @@ map_data!(
     NextHopKey<Ipv6>,
     Neighbour,
     CounterKey,
+    Sample,
+    Sampler,
 );

@@ -21,7 +21,7 @@ use super::{
     maps::{self, BpfTables},
     outcome::Outcome,
     ruling::Ruling,
-    too_big,
+    too_big, watch,
 };
 
 /// Where the source hardware address stands in an Ethernet header.
@@ -54,6 +54,7 @@ pub(super) fn carry_out<const DIRECTION: u8>(
         reason: ruling.reason(),
         observed: u8::from(!ruling.is_enforced()),
     };
+    let sampler = watch::begin::<DIRECTION>(skb, ruling);
     let outcome = if !ruling.is_enforced() {
         Outcome::Pass
     } else if DIRECTION == INGRESS {
@@ -78,6 +79,9 @@ pub(super) fn carry_out<const DIRECTION: u8>(
         outcome
     };
     maps::count(&counted);
+    if let Some(sampler) = sampler {
+        watch::finish(sampler, ruling, &counted);
+    }
     outcome
 }
 

@@ -7,11 +7,11 @@ use core::ptr;
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuHashMap, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, RingBuf, lpm_trie::Key},
 };
 use mhebpf_ebpf::{
     AddressTables, CounterKey, DIRECT_IFACES, FurtherOwnerKey, HIGH_IFACES, Iface, Ipv4, Ipv6, Neighbour,
-    NextHopKey, Owners, OwnersKey, Tables,
+    NextHopKey, Owners, OwnersKey, Sample, Sampler, Tables,
 };
 
 /// Interfaces, by ifindex where that is below [`DIRECT_IFACES`]: the kernel inlines an array's lookup. The others have
@@ -59,6 +59,21 @@ static NEXT_HOPS6: LpmTrie<NextHopKey<Ipv6>, Neighbour> =
 /// Packets that did not simply pass.
 #[map]
 static COUNTERS: PerCpuHashMap<CounterKey, u64> = PerCpuHashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// How many packets each CPU may sample in a second. None where nobody watches.
+#[map]
+static SAMPLE_RATE: Array<u32> = Array::with_max_entries(1, 0);
+
+/// What each CPU keeps to limit its samples. Programs of one direction and CPU do not interrupt each other.
+#[map]
+static SAMPLERS: PerCpuArray<Sampler> = PerCpuArray::with_max_entries(DIRECTIONS, 0);
+
+/// Samples on their way to those who watch.
+#[map]
+static SAMPLES: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+
+/// How many directions there are, each with a sampler of its own.
+const DIRECTIONS: u32 = 2;
 
 /// The maps as [`Tables`].
 pub(super) struct BpfTables;
@@ -133,5 +148,25 @@ pub(super) fn count(key: &CounterKey) {
     } else {
         // A full table loses counts, never packets.
         let _ = COUNTERS.insert(key, 1, 0);
+    }
+}
+
+/// The sampler of this CPU and direction, if somebody watches and the rate admits one more.
+#[inline(always)]
+pub(super) fn sampler(direction: u8, now: impl FnOnce() -> u64) -> Option<&'static mut Sampler> {
+    let rate = *SAMPLE_RATE.get(0)?;
+    if rate == 0 {
+        return None;
+    }
+    // SAFETY: it is this CPU's and this direction's, and nothing else that runs uses it meanwhile.
+    let sampler = unsafe { &mut *SAMPLERS.get_ptr_mut(direction.into())? };
+    sampler.admits(now(), rate).then_some(sampler)
+}
+
+/// Sends a sample to those who watch.
+#[inline(always)]
+pub(super) fn send(sampler: &mut Sampler) {
+    if SAMPLES.output::<Sample>(&sampler.sample, 0).is_err() {
+        sampler.suppressed += 1;
     }
 }

@@ -7,6 +7,7 @@ mod maps;
 mod outcome;
 mod ruling;
 mod too_big;
+mod watch;
 mod xfrm;
 
 use core::mem::MaybeUninit;

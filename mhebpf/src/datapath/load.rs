@@ -7,7 +7,7 @@ use aya::{
 };
 use tracing::debug;
 
-use super::{Counters, Maps, loader};
+use super::{Counters, Maps, Samples, loader};
 
 /// The object that the build script has compiled.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mhebpf-bpf"));
@@ -25,6 +25,8 @@ pub struct Datapath {
     pub maps: Maps,
     /// What they count.
     pub counters: Counters,
+    /// What they show of packets that did not simply pass.
+    pub samples: Samples,
 }
 
 /// The loaded classifiers.
@@ -58,6 +60,7 @@ fn load_with(xfrm: u8) -> Result<Datapath> {
     )?;
     let maps = Maps::take(&mut ebpf)?;
     let counters = Counters::take(&mut ebpf)?;
+    let samples = Samples::take(&mut ebpf)?;
     let mut programs = Programs { ebpf };
     for name in [EGRESS, INGRESS] {
         load_program(programs.classifier(name)?).with_context(|| {
@@ -66,7 +69,7 @@ fn load_with(xfrm: u8) -> Result<Datapath> {
             )
         })?;
     }
-    Ok(Datapath { programs, maps, counters })
+    Ok(Datapath { programs, maps, counters, samples })
 }
 
 /// Loads a program, and again where a signal has come meanwhile: the verifier gives up for any (`bpf_check`, Linux 6.18),

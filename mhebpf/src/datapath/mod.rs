@@ -8,8 +8,10 @@ mod load;
 mod loader;
 mod maps;
 mod raw;
+mod samples;
 
 pub use attach::{Attachments, Hook};
 pub use counters::{Count, Counters};
 pub use load::{Datapath, Programs, load, object};
 pub use maps::Maps;
+pub use samples::Samples;

@@ -13,7 +13,7 @@
 mod answer;
 mod trial;
 
-use std::{collections::BTreeMap, fmt::Write as _, io};
+use std::{collections::BTreeMap, fmt::Write as _, io, iter};
 
 use anyhow::Result;
 use aya::{
@@ -21,6 +21,7 @@ use aya::{
     programs::{ProgramError, TestRun as _},
 };
 use mhebpf::datapath::{Datapath, load};
+use mhebpf_ebpf::Sample;
 use mhebpf_tests::{
     NetNs,
     features::{self, Feature},
@@ -156,6 +157,18 @@ impl Kernel {
         let mut cb = [0; 20];
         cb.copy_from_slice(&context_after[CB..][..20]);
         Ok(Ok(Ran { code: result.return_value.cast_signed(), frame, cb }))
+    }
+
+    /// Has the programs sample what they count, at a rate in samples per second.
+    pub(crate) fn sample(&mut self, per_second: u32) -> Result<()> {
+        self.datapath.samples.set_rate(per_second)
+    }
+
+    /// The samples since, and how many were left out.
+    pub(crate) fn samples(&mut self) -> Result<(Vec<Sample>, u64)> {
+        let samples = &mut self.datapath.samples;
+        let taken = iter::from_fn(|| samples.next()).collect();
+        Ok((taken, samples.suppressed()?))
     }
 
     /// All counters.

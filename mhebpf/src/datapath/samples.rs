@@ -1,0 +1,77 @@
+//! Samples of packets that did not simply pass.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    maps::{Array, MapData, PerCpuArray, RingBuf},
+};
+use mhebpf_ebpf::{Sample, Sampler};
+
+use super::{maps::take, raw::Raw};
+
+/// The ring buffer of samples, and the rate at which they come. It is readable when one is there.
+pub struct Samples {
+    ring: RingBuf<MapData>,
+    rate: Array<MapData, u32>,
+    samplers: PerCpuArray<MapData, Raw<Sampler>>,
+}
+
+impl Samples {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
+        Ok(Self {
+            ring: RingBuf::try_from(take(ebpf, "SAMPLES")?)?,
+            rate: Array::try_from(take(ebpf, "SAMPLE_RATE")?)?,
+            samplers: PerCpuArray::try_from(take(ebpf, "SAMPLERS")?)?,
+        })
+    }
+
+    /// Has each CPU take so many samples in a second and direction, and as many at once; none with 0, which is how it
+    /// is at first.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to write the map.
+    pub fn set_rate(&mut self, per_second: u32) -> Result<()> {
+        self.rate.set(0, per_second, 0).context("setting the rate of samples")
+    }
+
+    /// The next sample that is there.
+    pub fn next(&mut self) -> Option<Sample> {
+        loop {
+            let item = self.ring.next()?;
+            if item.len() >= size_of::<Sample>() {
+                // SAFETY: as many bytes are there, at any alignment, and every bit pattern is a valid sample.
+                return Some(unsafe { item.as_ptr().cast::<Sample>().read_unaligned() });
+            }
+        }
+    }
+
+    /// How many packets were not sampled while samples were taken, for the rate or for a lack of room.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to read the map.
+    pub fn suppressed(&self) -> Result<u64> {
+        let mut sum = 0;
+        for direction in 0..self.samplers.len() {
+            let per_cpu =
+                self.samplers.get(&direction, 0).context("reading how many samples were left out")?;
+            sum += per_cpu.iter().map(|Raw(sampler)| sampler.suppressed).sum::<u64>();
+        }
+        Ok(sum)
+    }
+}
+
+impl AsFd for Samples {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+}
+
+impl AsRawFd for Samples {
+    fn as_raw_fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+}
