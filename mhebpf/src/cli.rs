@@ -3,6 +3,8 @@
 mod audit;
 mod explain;
 mod format;
+mod monitor;
+mod status;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -14,6 +16,8 @@ pub use self::{
     audit::AuditOptions,
     explain::{ArpKind, ExplainOptions, NdpKind},
     format::Format,
+    monitor::MonitorOptions,
+    status::StatusOptions,
 };
 use crate::{config::Source, datapath::Hook};
 
@@ -38,6 +42,10 @@ pub enum Command {
     Audit(AuditOptions),
     /// Says what becomes of a packet, and why.
     Explain(ExplainOptions),
+    /// Says how the running daemon is: what each interface owns and why, and what was counted.
+    Status(StatusOptions),
+    /// Shows packets that do not simply pass, as it happens.
+    Monitor(MonitorOptions),
 }
 
 const EXAMPLES: &str = "\

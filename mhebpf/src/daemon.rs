@@ -1,9 +1,11 @@
 //! The daemon: from start to stop.
 
 mod advice;
+mod answers;
 mod memory;
 mod pace;
 mod signals;
+mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,12 +19,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use tracing::{debug, error, info, warn};
 
 use self::{
+    answers::History,
     pace::{Outcome, Pace, RETRY},
     signals::{Request, Signals},
+    watch::Watch,
 };
 use crate::{
     announce::Announcer,
     cli::RunOptions,
+    control::{Answer, Control, Question},
     datapath::{self, Attachments, Datapath, Hook},
     instance::Instance,
     model::{Host, Policy, Selection, Selector, Tables},
@@ -53,25 +58,29 @@ pub async fn run(options: &RunOptions) -> Result<()> {
         return Err(UsageError::new(advice::no_selection(&dumper.snapshot()?.host)).into());
     };
     preflight::check()?;
-    let _instance = Instance::claim().await?;
+    let instance = Instance::claim().await?;
     let mut signals = Signals::new(options.run_for.or(config.run_for))?;
     // Subscribed before the first dump, so that nothing falls between the two.
     let mut events = Events::subscribe()?;
+    let mut control = Control::serve(instance.listener()?)?;
     let hook = options.hook.or(config.hook).unwrap_or(Hook::Auto);
+    let datapath = datapath::load()?;
     let mut daemon = Daemon {
         options,
         settings,
         selector,
         announcer: Announcer::default(),
         attachments: Attachments::new(hook),
-        datapath: datapath::load()?,
+        watch: Watch::new(&datapath.samples)?,
+        datapath,
+        history: History::begin(),
         selection: None,
         policies: BTreeMap::new(),
         names: BTreeMap::new(),
         ready: false,
     };
     let outcome = match daemon.start(&mut dumper) {
-        Ok(pace) => daemon.keep_in_step(&mut dumper, &mut events, &mut signals, pace).await,
+        Ok(pace) => daemon.keep_in_step(&mut dumper, &mut events, &mut signals, &mut control, pace).await,
         Err(error) => Err(error),
     };
     tell_service_manager(&[NotifyState::Stopping]);
@@ -88,6 +97,8 @@ struct Daemon<'a> {
     announcer: Announcer,
     attachments: Attachments,
     datapath: Datapath,
+    watch: Watch,
+    history: History,
     /// The last selection, to log only what changes.
     selection: Option<Selection>,
     /// What is enforced now, by ifindex.
@@ -102,7 +113,9 @@ impl Daemon<'_> {
     /// some of the interfaces or entries is tried again later.
     fn start(&mut self, dumper: &mut Dumper) -> Result<Pace> {
         let mut pace = Pace::default();
-        match self.synchronise(dumper) {
+        let result = self.synchronise(dumper);
+        self.history.note(&result);
+        match result {
             Err(error) if self.attachments.names().next().is_none() => return Err(error),
             result => pace.note(result),
         }
@@ -117,6 +130,7 @@ impl Daemon<'_> {
         dumper: &mut Dumper,
         events: &mut Events,
         signals: &mut Signals,
+        control: &mut Control,
         mut pace: Pace,
     ) -> Result<()> {
         let mut cross_check = interval_at(Instant::now() + CROSS_CHECK, CROSS_CHECK);
@@ -130,6 +144,14 @@ impl Daemon<'_> {
                 },
                 _ = cross_check.tick() => {}
                 () = pace.retry() => {}
+                question = control.next() => {
+                    self.answer(question, dumper, events);
+                    continue;
+                }
+                () = self.watch.ready() => {
+                    self.show(dumper);
+                    continue;
+                }
                 () = sleep(QUIET), if has_worked => {
                     memory::give_back();
                     has_worked = false;
@@ -141,7 +163,10 @@ impl Daemon<'_> {
                         // Not at once: if it fails again, the log must not fill.
                         sleep(RETRY.0).await;
                         match Events::subscribe() {
-                            Ok(anew) => *events = anew,
+                            Ok(anew) => {
+                                self.history.keep(events);
+                                *events = anew;
+                            }
                             Err(error) => error!("{error:#}"),
                         }
                     }
@@ -149,13 +174,17 @@ impl Daemon<'_> {
             }
             has_worked = true;
             let started = Instant::now();
-            pace.note(self.synchronise(dumper));
+            let result = self.synchronise(dumper);
+            self.history.note(&result);
+            pace.note(result);
             // At most half of the time is spent synchronising, however long a burst of changes is.
             let rest = sleep(started.elapsed());
             tokio::pin!(rest);
             loop {
                 tokio::select! {
                     () = &mut rest => break,
+                    question = control.next() => self.answer(question, dumper, events),
+                    () = self.watch.ready() => self.show(dumper),
                     request = signals.next() => match request {
                         Request::Stop => return Ok(()),
                         Request::Reload => {
@@ -166,6 +195,26 @@ impl Daemon<'_> {
                 }
             }
         }
+    }
+
+    fn answer(&mut self, question: Question, dumper: &mut Dumper, events: &Events) {
+        match question {
+            Question::Status(sender) => {
+                let answer = match self.status(dumper, events) {
+                    Ok(status) => Answer::Status(Box::new(status)),
+                    Err(error) => Answer::Error { message: format!("{error:#}") },
+                };
+                // Who does not wait for the answer any more needs none.
+                let _ = sender.send(answer);
+            }
+            Question::Watch(lines) => self.watch.begin(lines, &mut self.datapath.samples),
+            Question::Left => self.watch.prune(&mut self.datapath.samples),
+        }
+    }
+
+    fn show(&mut self, dumper: &Dumper) {
+        let context = watch::Context { host: dumper.last(), tables: self.datapath.maps.written() };
+        self.watch.show(&mut self.datapath.samples, &context);
     }
 
     /// Reads the configuration again. What it says is in force with the synchronisation that follows: entries of

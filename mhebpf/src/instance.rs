@@ -12,12 +12,12 @@ use anyhow::{Context as _, Result, bail};
 
 /// The name of an abstract socket: such names belong to a network namespace, and end with the process,
 /// however that ends.
-const NAME: &[u8] = b"mhebpf";
+pub(crate) const NAME: &[u8] = b"mhebpf";
 
 /// Holds the network namespace for this process.
 #[derive(Debug)]
 pub struct Instance {
-    _socket: UnixListener,
+    socket: UnixListener,
 }
 
 impl Instance {
@@ -29,7 +29,7 @@ impl Instance {
     pub async fn claim() -> Result<Self> {
         let address = SocketAddr::from_abstract_name(NAME).context("naming the socket of this instance")?;
         match UnixListener::bind_addr(&address) {
-            Ok(socket) => Ok(Self { _socket: socket }),
+            Ok(socket) => Ok(Self { socket }),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => bail!(
                 "another mhebpf ({}) is already running in this network namespace: stop it first, or let it enforce on \
                  these interfaces as well (--interface may be repeated)",
@@ -37,6 +37,15 @@ impl Instance {
             ),
             Err(error) => Err(error).context("claiming this network namespace"),
         }
+    }
+
+    /// The socket, to listen for those who want to know how this process is. The namespace is held all the same.
+    ///
+    /// # Errors
+    ///
+    /// When no descriptor is left.
+    pub fn listener(&self) -> Result<UnixListener> {
+        self.socket.try_clone().context("duplicating the socket of this instance")
     }
 }
 

@@ -6,7 +6,7 @@ use clap::Parser as _;
 use mhebpf::{
     audit,
     cli::{Cli, Command},
-    daemon, explain,
+    daemon, explain, monitor, status,
     usage::UsageError,
 };
 use tracing_subscriber::EnvFilter;
@@ -33,6 +33,8 @@ fn main() -> ExitCode {
             audit::Outcome::Findings => ExitCode::from(FINDINGS),
         }),
         Command::Explain(options) => explain::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Status(options) => runtime.block_on(status::run(&options)).map(|()| ExitCode::SUCCESS),
+        Command::Monitor(options) => runtime.block_on(monitor::run(&options)).map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(status) => status,

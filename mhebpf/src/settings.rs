@@ -65,6 +65,11 @@ impl Settings {
         text
     }
 
+    /// Whether nothing is changed at all.
+    pub fn observes(&self) -> bool {
+        self.mode == Mode::Observe
+    }
+
     /// What is enforced on an interface of this name.
     pub fn policy(&self, interface: &str) -> Policy {
         let mut send = match self.mode {

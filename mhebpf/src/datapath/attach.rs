@@ -27,6 +27,17 @@ pub enum Hook {
     Clsact,
 }
 
+impl Hook {
+    /// The name in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+}
+
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -86,6 +97,11 @@ impl Attachments {
     /// The hook that is in use, once something is attached.
     pub fn hook(&self) -> Option<Hook> {
         self.attached.values().next().map(|attachment| attachment.hook)
+    }
+
+    /// The hook that is in use on the interface.
+    pub fn hook_of(&self, ifindex: u32) -> Option<Hook> {
+        self.attached.get(&ifindex).map(|attachment| attachment.hook)
     }
 
     /// Attaches both programs to each of these interfaces, and says of each, in the same order, how it went.

@@ -1,6 +1,7 @@
 //! The programs and maps in the kernel.
 
 mod attach;
+mod chain;
 mod clsact;
 mod counters;
 mod grace_period;
@@ -11,6 +12,7 @@ mod raw;
 mod samples;
 
 pub use attach::{Attachments, Hook};
+pub use chain::Place;
 pub use counters::{Count, Counters};
 pub use load::{Datapath, Programs, load, object};
 pub use maps::Maps;

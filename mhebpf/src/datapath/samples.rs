@@ -1,6 +1,6 @@
 //! Samples of packets that did not simply pass.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -35,6 +35,15 @@ impl Samples {
     /// When the kernel refuses to write the map.
     pub fn set_rate(&mut self, per_second: u32) -> Result<()> {
         self.rate.set(0, per_second, 0).context("setting the rate of samples")
+    }
+
+    /// A descriptor that is readable when a sample is there, to wait for without the maps at hand.
+    ///
+    /// # Errors
+    ///
+    /// When no descriptor is left.
+    pub fn readiness(&self) -> Result<OwnedFd> {
+        self.as_fd().try_clone_to_owned().context("duplicating the descriptor of the samples")
     }
 
     /// The next sample that is there.

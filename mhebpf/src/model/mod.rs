@@ -4,6 +4,7 @@ pub mod host;
 pub mod next_hops;
 pub mod ownership;
 pub mod policy;
+pub mod reasons;
 pub mod select;
 pub mod stacking;
 pub mod tables;

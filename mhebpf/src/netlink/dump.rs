@@ -34,6 +34,7 @@ const LOCAL_TABLE: u32 = 255;
 pub struct Dumper {
     requests: Requests,
     last: Rc<Host>,
+    interrupted: u64,
 }
 
 /// A snapshot of the host.
@@ -53,7 +54,7 @@ impl Dumper {
     /// When the kernel refuses it.
     pub fn connect() -> Result<Self> {
         let requests = Requests::open().context("opening a netlink socket for dumps")?;
-        Ok(Self { requests, last: Rc::default() })
+        Ok(Self { requests, last: Rc::default(), interrupted: 0 })
     }
 
     /// Takes a snapshot of the host.
@@ -80,6 +81,16 @@ impl Dumper {
         }
         self.last = Rc::new(host);
         Ok(Snapshot { host: Rc::clone(&self.last), exact })
+    }
+
+    /// The host as it was last seen.
+    pub fn last(&self) -> &Host {
+        &self.last
+    }
+
+    /// How many dumps were interrupted by changes.
+    pub fn interrupted(&self) -> u64 {
+        self.interrupted
     }
 
     fn links(&mut self) -> Result<BTreeMap<u32, Link>> {
@@ -163,6 +174,7 @@ impl Dumper {
             if exact {
                 return Ok((found, true));
             }
+            self.interrupted += 1;
             debug!("the dump of the {what} was interrupted by a change");
         }
         Ok((found, false))

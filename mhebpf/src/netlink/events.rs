@@ -19,6 +19,7 @@ const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 /// A subscription to the changes of links, addresses and routes in the namespace of this process.
 pub struct Events {
     socket: AsyncFd<Socket>,
+    overruns: u64,
 }
 
 impl Events {
@@ -40,7 +41,7 @@ impl Events {
             Ok::<_, io::Error>(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
         };
         let socket = subscribed().context("subscribing to netlink events of links, addresses and routes")?;
-        Ok(Self { socket })
+        Ok(Self { socket, overruns: 0 })
     }
 
     /// Waits for a change, and takes all that are there. Lost messages (ENOBUFS) count as a change like any
@@ -52,10 +53,16 @@ impl Events {
     pub async fn changed(&mut self) -> io::Result<()> {
         loop {
             let mut ready = self.socket.readable().await?;
-            if let Ok(taken) = ready.try_io(|socket| take_all(socket.get_ref())) {
+            let overruns = &mut self.overruns;
+            if let Ok(taken) = ready.try_io(|socket| take_all(socket.get_ref(), overruns)) {
                 return taken;
             }
         }
+    }
+
+    /// How often messages were lost.
+    pub fn overruns(&self) -> u64 {
+        self.overruns
     }
 }
 
@@ -64,10 +71,10 @@ impl Events {
 /// # Errors
 ///
 /// `WouldBlock` if nothing is there.
-fn take_all(socket: &Socket) -> io::Result<()> {
-    take(socket)?;
+fn take_all(socket: &Socket, overruns: &mut u64) -> io::Result<()> {
+    take(socket, overruns)?;
     for _ in 1..BURST {
-        match take(socket) {
+        match take(socket, overruns) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             taken => taken?,
         }
@@ -76,9 +83,10 @@ fn take_all(socket: &Socket) -> io::Result<()> {
 }
 
 /// Takes one message. What it says is not asked for, so most of it is cut off.
-fn take(socket: &Socket) -> io::Result<()> {
+fn take(socket: &Socket, overruns: &mut u64) -> io::Result<()> {
     match socket.recv(&mut [0; 16].as_mut_slice(), 0) {
         Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+            *overruns += 1;
             debug!("the kernel had more events than the socket could keep");
             Ok(())
         }

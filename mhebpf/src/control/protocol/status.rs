@@ -1,0 +1,158 @@
+//! How the daemon is. `mhebpf status -o json` prints it as it is here.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::reasons::Rule;
+
+/// How the daemon is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of this document: raised when a field is removed or changes its meaning.
+    pub schema: u32,
+    /// The version of mhebpf that runs.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// How long it has been running, in seconds.
+    pub uptime: f64,
+    /// What it is to do, in the words of the command line.
+    pub intent: String,
+    /// How the interfaces were selected, in the words of the command line.
+    pub selected_by: String,
+    /// Nothing is changed anywhere: what is counted would be done.
+    pub observing: bool,
+    /// How the programs are attached: `tcx` or `clsact`; `null` when they are not attached anywhere.
+    pub hook: Option<String>,
+    /// How long ago the tables were last brought in step with the host, in seconds.
+    pub in_step: Option<f64>,
+    /// How often they were.
+    pub synchronisations: u64,
+    /// What made it look at the host again, besides changes.
+    pub resynchronisations: Resynchronisations,
+    /// How many local addresses the tables have; those of a prefix count once.
+    pub addresses: usize,
+    /// How many next hops they have, of all owners.
+    pub next_hops: usize,
+    /// The enforced interfaces, by ifindex.
+    pub interfaces: Vec<Interface>,
+    /// The addresses that every interface owns.
+    pub host_wide: Vec<Owned>,
+    /// Interfaces that were looked at and left out, by ifindex.
+    pub left_out: Vec<LeftOut>,
+    /// Interfaces that were enforced once, and on which something was counted.
+    pub former: Vec<Former>,
+}
+
+impl Status {
+    /// The version of the document that this version of mhebpf writes.
+    pub const SCHEMA: u32 = 1;
+}
+
+/// What made the daemon look at the host again, besides changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resynchronisations {
+    /// The kernel had more events than the socket could keep (`ENOBUFS`).
+    pub lost_events: u64,
+    /// A dump was interrupted by a change (`NLM_F_DUMP_INTR`), and taken again.
+    pub interrupted_dumps: u64,
+    /// Something failed, and was tried again.
+    pub failures: u64,
+}
+
+/// An enforced interface.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// It is up and has carrier.
+    pub up: bool,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// The VRF that it belongs to.
+    pub vrf: Option<String>,
+    /// How the programs are attached: `tcx` or `clsact`; `null` when they are not.
+    pub hook: Option<String>,
+    /// The place of the ingress program among those of others; `null` where that can't be asked (without TCX, or
+    /// without `CAP_SYS_ADMIN`).
+    pub ingress_chain: Option<Chain>,
+    /// The same of the egress program.
+    pub egress_chain: Option<Chain>,
+    /// What is enforced.
+    pub policy: Policy,
+    /// The addresses that it owns besides the host-wide ones, and why.
+    pub owned: Vec<Owned>,
+    /// What was counted.
+    pub counters: Vec<Counter>,
+}
+
+/// A place in a chain of TCX programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain {
+    /// From 1.
+    pub place: usize,
+    /// How many programs there are.
+    pub programs: usize,
+}
+
+/// What is enforced, in the words of the configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub struct Policy {
+    pub send: String,
+    pub receive: String,
+    pub announce: String,
+    pub unknown: String,
+}
+
+/// An address that an interface owns, and why.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Owned {
+    /// The address, or a prefix of several.
+    pub address: String,
+    /// Why.
+    pub rule: Rule,
+    /// The interface that the rule is about.
+    pub through: String,
+}
+
+/// A counter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Counter {
+    /// `egress` or `ingress`.
+    pub direction: String,
+    /// `ipv4`, `ipv6`, `arp` or `ndp`.
+    pub family: String,
+    /// Why the packets did not simply pass.
+    pub reason: String,
+    /// They were left alone and only counted.
+    pub observed: bool,
+    /// How many.
+    pub packets: u64,
+    /// How many in a second, since the last look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
+}
+
+/// An interface that was left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// Why.
+    pub why: String,
+}
+
+/// An interface that is not enforced any more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Former {
+    /// The name that it had last.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// What was counted.
+    pub counters: Vec<Counter>,
+}

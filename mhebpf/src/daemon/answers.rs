@@ -1,0 +1,193 @@
+//! How the daemon is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use mhebpf_ebpf::{Announce, Direction, Receive, Send, Unknown};
+use tokio::time::Instant;
+
+use super::Daemon;
+use crate::{
+    control::protocol::{
+        Chain, Counter, Former, Interface, LeftOut, Owned, Policy, Resynchronisations, Status,
+    },
+    datapath::Count,
+    model::{
+        Host, LinkKind, Stacking,
+        reasons::{self, Claim},
+    },
+    netlink::{Dumper, Events},
+};
+
+/// What has happened since the start.
+#[derive(Debug)]
+pub(super) struct History {
+    started: Instant,
+    in_step: Option<Instant>,
+    synchronisations: u64,
+    failures: u64,
+    /// Of subscriptions that were given up.
+    overruns: u64,
+}
+
+impl History {
+    pub(super) fn begin() -> Self {
+        Self { started: Instant::now(), in_step: None, synchronisations: 0, failures: 0, overruns: 0 }
+    }
+
+    pub(super) fn note<T>(&mut self, result: &Result<T>) {
+        if result.is_ok() {
+            self.synchronisations += 1;
+            self.in_step = Some(Instant::now());
+        } else {
+            self.failures += 1;
+        }
+    }
+
+    /// Keeps what a subscription has counted that another one replaces.
+    pub(super) fn keep(&mut self, events: &Events) {
+        self.overruns += events.overruns();
+    }
+}
+
+impl Daemon<'_> {
+    /// How this daemon is, with what interfaces own by the host as it is now.
+    ///
+    /// # Errors
+    ///
+    /// When links, addresses, routes or counters can't be read.
+    pub(super) fn status(&mut self, dumper: &mut Dumper, events: &Events) -> Result<Status> {
+        let host = dumper.snapshot()?.host;
+        let mut counts = by_interface(self.datapath.counters.read()?);
+        let interfaces = self.interfaces(&host, &mut counts);
+        let tables = self.datapath.maps.written();
+        let name = |ifindex| self.names.get(&ifindex).cloned().unwrap_or_else(|| format!("if{ifindex}"));
+        let former =
+            counts.into_iter().map(|(ifindex, counters)| Former { name: name(ifindex), ifindex, counters });
+        let left_out = self.selection.iter().flat_map(|selection| &selection.left_out);
+        Ok(Status {
+            schema: Status::SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime: self.history.started.elapsed().as_secs_f64(),
+            intent: self.settings.intent(),
+            selected_by: self.selector.describe(),
+            observing: self.settings.observes(),
+            hook: self.attachments.hook().map(|hook| hook.name().to_owned()),
+            in_step: self.history.in_step.map(|at| at.elapsed().as_secs_f64()),
+            synchronisations: self.history.synchronisations,
+            resynchronisations: Resynchronisations {
+                lost_events: self.history.overruns + events.overruns(),
+                interrupted_dumps: dumper.interrupted(),
+                failures: self.history.failures,
+            },
+            addresses: tables.local_addresses(),
+            next_hops: tables.ipv4.next_hops.len() + tables.ipv6.next_hops.len(),
+            host_wide: self.host_wide(&host),
+            left_out: left_out
+                .map(|(ifindex, why)| LeftOut {
+                    name: host.name_of(*ifindex),
+                    ifindex: *ifindex,
+                    why: (*why).to_owned(),
+                })
+                .collect(),
+            interfaces,
+            former: former.collect(),
+        })
+    }
+
+    fn claims(&self, host: &Host) -> reasons::Claims {
+        let enforced: BTreeSet<u32> = self.policies.keys().copied().collect();
+        let allowed =
+            self.policies.iter().map(|(ifindex, policy)| (*ifindex, policy.allow.clone())).collect();
+        reasons::of_interfaces(&Stacking::of(host), &allowed, &enforced)
+    }
+
+    fn host_wide(&self, host: &Host) -> Vec<Owned> {
+        self.claims(host).host_wide.iter().map(|(_, claim)| owned(host, claim)).collect()
+    }
+
+    fn interfaces(&mut self, host: &Host, counts: &mut BTreeMap<u32, Vec<Counter>>) -> Vec<Interface> {
+        let claims = self.claims(host);
+        let mut interfaces = Vec::new();
+        for (ifindex, policy) in &self.policies {
+            // One that is gone is forgotten with the next synchronisation.
+            let Some(link) = host.links.get(ifindex) else { continue };
+            let hook = self.attachments.hook_of(*ifindex);
+            let programs = &mut self.datapath.programs;
+            let mut chain = |direction| {
+                let place = programs.place(&link.name, direction)?;
+                Some(Chain { place: place.place, programs: place.programs })
+            };
+            let domain = host.domain_of(*ifindex);
+            let in_vrf = host.links.get(&domain).filter(|link| matches!(link.kind, LinkKind::Vrf { .. }));
+            interfaces.push(Interface {
+                name: link.name.clone(),
+                ifindex: *ifindex,
+                up: link.up,
+                mtu: link.mtu,
+                vrf: in_vrf.map(|vrf| vrf.name.clone()),
+                hook: hook.map(|hook| hook.name().to_owned()),
+                ingress_chain: chain(Direction::Ingress),
+                egress_chain: chain(Direction::Egress),
+                policy: words(policy),
+                owned: claims
+                    .by_interface
+                    .get(ifindex)
+                    .map_or_else(Vec::new, |claims| claims.iter().map(|claim| owned(host, claim)).collect()),
+                counters: counts.remove(ifindex).unwrap_or_default(),
+            });
+        }
+        interfaces
+    }
+}
+
+fn by_interface(counts: Vec<Count>) -> BTreeMap<u32, Vec<Counter>> {
+    let mut by_interface: BTreeMap<u32, Vec<Counter>> = BTreeMap::new();
+    for count in counts {
+        by_interface.entry(count.ifindex).or_default().push(Counter {
+            direction: count.direction.name().to_owned(),
+            family: count.family.name().to_owned(),
+            reason: count.reason.name().to_owned(),
+            observed: count.observed,
+            packets: count.packets,
+            rate: None,
+        });
+    }
+    by_interface
+}
+
+fn owned(host: &Host, claim: &Claim) -> Owned {
+    let is_single = claim.prefix.prefix_len() == claim.prefix.max_prefix_len();
+    Owned {
+        address: if is_single { claim.prefix.addr().to_string() } else { claim.prefix.to_string() },
+        rule: claim.rule,
+        through: host.name_of(claim.through),
+    }
+}
+
+fn words(policy: &crate::model::Policy) -> Policy {
+    let word = |word: &str| word.to_owned();
+    Policy {
+        send: word(match policy.send {
+            Send::Off => "off",
+            Send::Observe => "observe",
+            Send::Drop => "drop",
+            Send::Redirect => "redirect",
+        }),
+        receive: word(match policy.receive {
+            Receive::Off => "off",
+            Receive::Observe => "observe",
+            Receive::Drop => "drop",
+        }),
+        announce: word(match policy.announce {
+            Announce::Off => "off",
+            Announce::Observe => "observe",
+            Announce::Enforce => "enforce",
+        }),
+        unknown: word(match policy.unknown {
+            Unknown::Pass => "pass",
+            Unknown::Drop => "drop",
+        }),
+    }
+}

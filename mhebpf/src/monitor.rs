@@ -1,0 +1,72 @@
+//! `mhebpf monitor`: packets that do not simply pass, as it happens.
+
+mod filter;
+mod packet;
+mod report;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::{filter::Filter, report::Tally};
+use crate::{
+    cli::{Format, MonitorOptions},
+    console::Colours,
+    control::{Answer, Request, client::Answers},
+    stream,
+};
+
+/// Prints one line for each packet until it is interrupted, and then a summary on standard error.
+///
+/// # Errors
+///
+/// When there is no daemon, or it goes away.
+pub async fn run(options: &MonitorOptions) -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("handling SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("handling SIGTERM")?;
+    let mut answers = Answers::to(Request::Monitor).await?;
+    let filter = Filter::new(options);
+    let colours = Colours::of_stdout();
+    let mut tally = Tally::default();
+    loop {
+        let answer = tokio::select! {
+            biased;
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            answer = answers.next() => answer?,
+        };
+        let line = match answer {
+            Some(Answer::Seen(seen)) => {
+                if !filter.admits(&seen) {
+                    continue;
+                }
+                tally.count(&seen);
+                match options.output {
+                    Format::Text => report::text(&seen, colours),
+                    Format::Json => report::json(&seen)?,
+                }
+            }
+            Some(Answer::Suppressed { packets }) => {
+                tally.suppressed = packets;
+                match options.output {
+                    Format::Text => report::suppressed_text(packets),
+                    Format::Json => report::suppressed_json(packets)?,
+                }
+            }
+            Some(Answer::Watching) => {
+                eprintln!("watching mhebpf{}: Ctrl-C ends it", answers.process());
+                continue;
+            }
+            // Of a later version.
+            Some(_) => continue,
+            None => {
+                eprint!("{}", tally.text());
+                bail!("mhebpf{} has ended", answers.process());
+            }
+        };
+        if !stream::print(&line).context("printing packets")? {
+            break;
+        }
+    }
+    eprint!("{}", tally.text());
+    Ok(())
+}

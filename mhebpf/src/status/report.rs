@@ -1,0 +1,139 @@
+//! The status as text.
+
+use std::{fmt::Write as _, time::Duration};
+
+use anstyle::{AnsiColor, Style};
+
+use crate::{
+    console::{Colours, wrap},
+    control::protocol::{Chain, Counter, Interface, Owned, Status},
+    model::reasons::Rule,
+};
+
+/// How many addresses of one interface are shown.
+const ADDRESSES: usize = 32;
+
+const NAME: Style = Style::new().bold();
+const BAD: Style = AnsiColor::Red.on_default();
+
+/// Lines of at most 80 columns.
+pub(super) fn text(status: &Status, colours: Colours) -> String {
+    let mut text = head(status, colours);
+    for interface in &status.interfaces {
+        text.push('\n');
+        text += &of_interface(interface, colours);
+    }
+    if !status.host_wide.is_empty() {
+        let _ = write!(text, "\n{} owns\n", colours.paint(NAME, "every interface"));
+        text += &owned(&status.host_wide);
+    }
+    if !status.left_out.is_empty() {
+        let _ = write!(text, "\n{}\n", colours.paint(NAME, "left out"));
+        for left_out in &status.left_out {
+            text += &wrap(&format!("{}: {}", left_out.name, left_out.why), "  ", "    ");
+        }
+    }
+    for former in &status.former {
+        let name = colours.paint(NAME, &former.name);
+        let _ = write!(text, "\n{name} ({}) is not enforced any more\n", former.ifindex);
+        text += &counters(&former.counters);
+    }
+    text
+}
+
+fn head(status: &Status, colours: Colours) -> String {
+    let title = colours.paint(NAME, &format!("mhebpf {}", status.version));
+    let mut text = format!("{title}, process {}, running for {}\n", status.pid, seconds(status.uptime));
+    let mut line = |sentence: &str| text += &wrap(sentence, "  ", "    ");
+    line(&format!("{}; interfaces: {}", status.intent, status.selected_by));
+    if status.observing {
+        line("nothing is changed: what is counted would be done");
+    }
+    line(&match status.in_step {
+        Some(ago) => {
+            format!("in step with the host {} ago, {} so far", seconds(ago), times(status.synchronisations))
+        }
+        None => "not in step with the host yet".to_owned(),
+    });
+    let again = &status.resynchronisations;
+    line(&format!(
+        "events lost {}, dumps interrupted {}, failures {}",
+        times(again.lost_events),
+        times(again.interrupted_dumps),
+        again.failures
+    ));
+    line(&format!("{} local addresses, {} next hops", status.addresses, status.next_hops));
+    text
+}
+
+fn of_interface(interface: &Interface, colours: Colours) -> String {
+    let Interface { name, ifindex, mtu, policy, .. } = interface;
+    let up = if interface.up { "up".to_owned() } else { colours.paint(BAD, "down or without carrier") };
+    let vrf = interface.vrf.as_ref().map_or_else(String::new, |vrf| format!(", VRF {vrf}"));
+    let mut text = format!("{} ({ifindex}): {up}, mtu {mtu}{vrf}\n", colours.paint(NAME, name));
+    let mut line = |sentence: &str| text += &wrap(sentence, "  ", "    ");
+    let place = |way: &str, chain: Option<Chain>| {
+        chain.map_or_else(String::new, |chain| format!(", {} of {} on {way}", chain.place, chain.programs))
+    };
+    line(&match &interface.hook {
+        None => "the programs are not attached".to_owned(),
+        Some(hook) => format!(
+            "attached by {hook}{}{}",
+            place("egress", interface.egress_chain),
+            place("ingress", interface.ingress_chain)
+        ),
+    });
+    line(&format!(
+        "send {}, receive {}, announce {}, unknown {}",
+        policy.send, policy.receive, policy.announce, policy.unknown
+    ));
+    if interface.owned.is_empty() {
+        line("owns no address of its own");
+    }
+    text += &owned(&interface.owned);
+    text + &counters(&interface.counters)
+}
+
+fn owned(owned: &[Owned]) -> String {
+    let mut text = String::new();
+    for Owned { address, rule, through } in owned.iter().take(ADDRESSES) {
+        let why = match rule {
+            Rule::Configured => "configured".to_owned(),
+            Rule::Below => format!("of {through}, stacked on it"),
+            Rule::HostWide => format!("host-wide, through {through}"),
+            Rule::LocalRoute => "local route".to_owned(),
+            Rule::Allowed => "allowed".to_owned(),
+        };
+        text += &wrap(&format!("{address:<43} {why}"), "  ", "      ");
+    }
+    if let Some(more @ 1..) = owned.len().checked_sub(ADDRESSES) {
+        let _ = writeln!(text, "  and {more} more (-o json shows all)");
+    }
+    text
+}
+
+fn counters(counters: &[Counter]) -> String {
+    let mut text = String::new();
+    for Counter { direction, family, reason, observed, packets, rate } in counters {
+        let rate = rate.map_or_else(String::new, |rate| format!(" {rate:>10.1}/s"));
+        let would = if *observed { "  (would be)" } else { "" };
+        let _ = writeln!(text, "  {direction:<8} {family:<5} {reason:<18} {packets:>12}{rate}{would}");
+    }
+    text
+}
+
+fn seconds(seconds: f64) -> String {
+    let whole = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
+    humantime::format_duration(Duration::from_secs(whole)).to_string()
+}
+
+fn times(count: u64) -> String {
+    match count {
+        0 => "never".to_owned(),
+        1 => "once".to_owned(),
+        _ => format!("{count} times"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+use super::*;
+use crate::{
+    console::WIDTH,
+    control::protocol::{Former, LeftOut, Policy, Resynchronisations},
+    status::rates,
+};
+
+fn owned(address: &str, rule: Rule, through: &str) -> Owned {
+    Owned { address: address.to_owned(), rule, through: through.to_owned() }
+}
+
+fn counter(reason: &str, packets: u64, observed: bool) -> Counter {
+    let [direction, family] = ["egress", "ipv4"].map(str::to_owned);
+    Counter { direction, family, reason: reason.to_owned(), observed, packets, rate: None }
+}
+
+fn status() -> Status {
+    let [send, receive, announce, unknown] = ["redirect", "drop", "enforce", "pass"].map(str::to_owned);
+    let eth0 = Interface {
+        name: "eth0".to_owned(),
+        ifindex: 2,
+        up: true,
+        mtu: 1500,
+        vrf: None,
+        hook: Some("tcx".to_owned()),
+        ingress_chain: Some(Chain { place: 1, programs: 1 }),
+        egress_chain: Some(Chain { place: 1, programs: 2 }),
+        policy: Policy { send, receive, announce, unknown },
+        owned: vec![
+            owned("192.168.0.100", Rule::Configured, "eth0"),
+            owned("10.5.0.0/16", Rule::LocalRoute, "eth0"),
+            owned("2001:db8:1234:5678:9abc:def0:1234:5678", Rule::Below, "bond-of-15-char"),
+            owned("10.7.0.0/16", Rule::Allowed, "eth0"),
+        ],
+        counters: vec![counter("redirected", 12, false), counter("wrong_destination", 3, true)],
+    };
+    let eth1 = Interface {
+        name: "eth1".to_owned(),
+        ifindex: 3,
+        up: false,
+        vrf: Some("blue".to_owned()),
+        hook: None,
+        owned: Vec::new(),
+        counters: Vec::new(),
+        ..eth0.clone()
+    };
+    Status {
+        schema: Status::SCHEMA,
+        version: "0.1.0".to_owned(),
+        pid: 4242,
+        uptime: 7384.25,
+        intent: "mode redirect, receive drop, unknown pass".to_owned(),
+        selected_by: "--all".to_owned(),
+        observing: false,
+        hook: Some("tcx".to_owned()),
+        in_step: Some(3.5),
+        synchronisations: 17,
+        resynchronisations: Resynchronisations { lost_events: 1, interrupted_dumps: 2, failures: 0 },
+        addresses: 6,
+        next_hops: 4,
+        interfaces: vec![eth0, eth1],
+        host_wide: vec![owned("203.0.113.9", Rule::HostWide, "lo")],
+        left_out: vec![LeftOut {
+            name: "lo".to_owned(),
+            ifindex: 1,
+            why: "no packet leaves the host through it".to_owned(),
+        }],
+        former: vec![Former {
+            name: "usb0".to_owned(),
+            ifindex: 9,
+            counters: vec![counter("no_route", 1, false)],
+        }],
+    }
+}
+
+#[test]
+fn text_looks_like_this_and_fits() {
+    let text = text(&status(), Colours::Off);
+    assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+    insta::assert_snapshot!("text", text);
+}
+
+#[test]
+fn rates_are_shown_where_they_are_known() {
+    let mut later = status();
+    later.interfaces[0].counters[0].packets += 5;
+    rates::add(&mut later, &status(), Duration::from_secs(2));
+    let text = text(&later, Colours::Off);
+    assert!(text.contains("redirected                   17        2.5/s\n"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+}
+
+#[test]
+fn observing_is_said() {
+    let text = text(&Status { observing: true, ..status() }, Colours::Off);
+    assert!(text.contains("nothing is changed: what is counted would be done"), "{text}");
+}
+
+#[test]
+fn colours_are_for_terminals() {
+    let escapes = |colours| text(&status(), colours).matches('\u{1b}').count();
+    assert_eq!(escapes(Colours::Off), 0);
+    assert!(escapes(Colours::On) > 0);
+}
+
+#[test]
+fn json_looks_like_this() {
+    let json = serde_json::to_string_pretty(&status()).unwrap_or_default();
+    insta::assert_snapshot!("json", json);
+    assert_eq!(serde_json::from_str::<Status>(&json).ok(), Some(status()));
+}
