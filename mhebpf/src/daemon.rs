@@ -2,6 +2,7 @@
 
 mod advice;
 mod answers;
+mod flows;
 mod memory;
 mod pace;
 mod signals;
@@ -86,6 +87,7 @@ pub async fn run(options: &RunOptions) -> Result<()> {
     tell_service_manager(&[NotifyState::Stopping]);
     daemon.attachments.detach_all();
     outcome?;
+    daemon.show(&dumper);
     daemon.print_summary();
     Ok(())
 }
@@ -113,6 +115,7 @@ impl Daemon<'_> {
     /// some of the interfaces or entries is tried again later.
     fn start(&mut self, dumper: &mut Dumper) -> Result<Pace> {
         let mut pace = Pace::default();
+        self.watch.observe(self.settings.observes(), &mut self.datapath.samples);
         let result = self.synchronise(dumper);
         self.history.note(&result);
         match result {
@@ -207,7 +210,10 @@ impl Daemon<'_> {
                 // Who does not wait for the answer any more needs none.
                 let _ = sender.send(answer);
             }
-            Question::Watch(lines) => self.watch.begin(lines, &mut self.datapath.samples),
+            Question::Watch(lines) => {
+                let context = watch::Context { host: dumper.last(), tables: self.datapath.maps.written() };
+                self.watch.begin(lines, &mut self.datapath.samples, &context);
+            }
             Question::Left => self.watch.prune(&mut self.datapath.samples),
         }
     }
@@ -236,6 +242,7 @@ impl Daemon<'_> {
                 }
                 info!("reloaded {source}: {}", settings.intent());
                 (self.settings, self.selector) = (settings, selector);
+                self.watch.observe(self.settings.observes(), &mut self.datapath.samples);
                 // Interfaces that are left out are named again.
                 self.selection = None;
             }
@@ -369,6 +376,11 @@ impl Daemon<'_> {
             Ok(counts) => {
                 for line in summary::lines(&counts, &self.names) {
                     eprintln!("{line}");
+                }
+                match self.watch.flows() {
+                    Some(_) if counts.is_empty() => eprintln!("safe to enforce"),
+                    Some(flows) => flows.lines().iter().for_each(|line| eprintln!("{line}")),
+                    None => {}
                 }
             }
             Err(error) => warn!("no summary: {error:#}"),

@@ -7,6 +7,7 @@ mod report;
 use anyhow::{Context as _, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
+pub(crate) use self::report::flow;
 use self::{filter::Filter, report::Tally};
 use crate::{
     cli::{Format, MonitorOptions},

@@ -117,3 +117,25 @@ fn every_violation_is_counted_once() -> Result<()> {
     }
     lab.finish()
 }
+
+#[test]
+fn the_end_says_which_flows_would_change_or_that_none_would() -> Result<()> {
+    let lab = Lab::builder().links(2).build()?;
+    let daemon = lab.mhebpf(&["--mode", "observe"])?;
+    lab.emit(0, lab.address(0))?;
+    lab.fence()?;
+    let stderr = daemon.stop()?.stderr;
+    assert!(stderr.ends_with("\nsafe to enforce"), "{stderr}");
+
+    let daemon = lab.mhebpf(&["--mode", "observe"])?;
+    for _ in 0..3 {
+        lab.emit(0, lab.address(1))?;
+    }
+    lab.fence()?;
+    let stderr = daemon.stop()?.stderr;
+    let flow =
+        "  eth0_int egress udp 192.168.0.101 > 192.168.0.1 port 4000: redirected to eth1_int (redirected)";
+    assert_eq!(stderr.lines().filter(|line| *line == flow).count(), 1, "{stderr}");
+    assert!(!stderr.contains("safe to enforce"), "{stderr}");
+    lab.finish()
+}

@@ -19,6 +19,7 @@ use tokio::{
 };
 use tracing::warn;
 
+use super::flows::Flows;
 use crate::{
     control::{
         Answer,
@@ -32,6 +33,9 @@ use crate::{
 /// How many samples each CPU takes in a second and direction while somebody watches.
 const RATE: u32 = 1000;
 
+/// The same while nothing is enforced, for the summary at the end.
+const OBSERVING_RATE: u32 = 100;
+
 /// How many samples are shown before others have their turn.
 const ROUND: usize = 256;
 
@@ -43,6 +47,8 @@ pub(super) struct Watch {
     ready: AsyncFd<OwnedFd>,
     tell: tokio::time::Interval,
     watchers: Vec<Watcher>,
+    /// Kept in observe mode.
+    flows: Option<Flows>,
     /// There may be more samples, though nothing will say so.
     more: bool,
     /// What the kernel had suppressed when it was last asked.
@@ -69,12 +75,12 @@ impl Watch {
         let mut tell = interval(TELL);
         tell.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ready = ready.context("waiting for samples")?;
-        Ok(Self { ready, tell, watchers: Vec::new(), more: false, suppressed: 0 })
+        Ok(Self { ready, tell, watchers: Vec::new(), flows: None, more: false, suppressed: 0 })
     }
 
     /// Waits until there is something to show.
     pub(super) async fn ready(&mut self) {
-        if self.watchers.is_empty() {
+        if self.rate() == 0 {
             return std::future::pending().await;
         }
         if self.more {
@@ -90,33 +96,54 @@ impl Watch {
         }
     }
 
+    /// Keeps the flows that would change from now on, or forgets them.
+    pub(super) fn observe(&mut self, observes: bool, samples: &mut Samples) {
+        if observes != self.flows.is_some() {
+            self.flows = observes.then(Flows::default);
+            self.set_rate(samples);
+        }
+    }
+
+    /// The flows that would have changed, in observe mode.
+    pub(super) fn flows(&self) -> Option<&Flows> {
+        self.flows.as_ref()
+    }
+
     /// Adds a monitor.
-    pub(super) fn begin(&mut self, lines: mpsc::Sender<Arc<str>>, samples: &mut Samples) {
+    pub(super) fn begin(
+        &mut self,
+        lines: mpsc::Sender<Arc<str>>,
+        samples: &mut Samples,
+        context: &Context<'_>,
+    ) {
+        // It sees nothing of what is left from an earlier time.
+        self.show(samples, context);
         if self.watchers.is_empty() {
-            self.start(samples);
+            self.suppressed = samples.suppressed().unwrap_or_default();
         }
         let mut watcher = Watcher { lines, suppressed: 0, told: 0 };
         watcher.send(&line(&Answer::Watching));
         self.watchers.push(watcher);
-    }
-
-    fn start(&mut self, samples: &mut Samples) {
-        // Nothing of what is left from an earlier time.
-        while samples.next().is_some() {}
-        self.suppressed = samples.suppressed().unwrap_or_default();
-        if let Err(error) = samples.set_rate(RATE) {
-            warn!("nothing can be shown to monitors: {error:#}");
-        }
+        self.set_rate(samples);
     }
 
     /// Lets go of monitors that have gone away.
     pub(super) fn prune(&mut self, samples: &mut Samples) {
         self.watchers.retain(|watcher| !watcher.lines.is_closed());
-        if self.watchers.is_empty() {
-            self.more = false;
-            if let Err(error) = samples.set_rate(0) {
-                warn!("samples are taken for nobody: {error:#}");
-            }
+        self.set_rate(samples);
+    }
+
+    fn rate(&self) -> u32 {
+        match (self.watchers.is_empty(), &self.flows) {
+            (false, _) => RATE,
+            (true, Some(_)) => OBSERVING_RATE,
+            (true, None) => 0,
+        }
+    }
+
+    fn set_rate(&self, samples: &mut Samples) {
+        if let Err(error) = samples.set_rate(self.rate()) {
+            warn!("packets are shown to monitors at another rate than they should be: {error:#}");
         }
     }
 
@@ -129,6 +156,12 @@ impl Watch {
         {
             shown += 1;
             let Some(seen) = seen(&sample, context, &clock) else { continue };
+            if let Some(flows) = self.flows.as_mut().filter(|_| seen.observed) {
+                flows.add(&seen);
+            }
+            if self.watchers.is_empty() {
+                continue;
+            }
             let line = line(&Answer::Seen(Box::new(seen)));
             for watcher in &mut self.watchers {
                 watcher.send(&line);

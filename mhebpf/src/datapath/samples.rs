@@ -46,17 +46,6 @@ impl Samples {
         self.as_fd().try_clone_to_owned().context("duplicating the descriptor of the samples")
     }
 
-    /// The next sample that is there.
-    pub fn next(&mut self) -> Option<Sample> {
-        loop {
-            let item = self.ring.next()?;
-            if item.len() >= size_of::<Sample>() {
-                // SAFETY: as many bytes are there, at any alignment, and every bit pattern is a valid sample.
-                return Some(unsafe { item.as_ptr().cast::<Sample>().read_unaligned() });
-            }
-        }
-    }
-
     /// How many packets were not sampled while samples were taken, for the rate or for a lack of room.
     ///
     /// # Errors
@@ -70,6 +59,21 @@ impl Samples {
             sum += per_cpu.iter().map(|Raw(sampler)| sampler.suppressed).sum::<u64>();
         }
         Ok(sum)
+    }
+}
+
+/// The samples that are there, until there are none; later there may be more.
+impl Iterator for Samples {
+    type Item = Sample;
+
+    fn next(&mut self) -> Option<Sample> {
+        loop {
+            let item = self.ring.next()?;
+            if item.len() >= size_of::<Sample>() {
+                // SAFETY: as many bytes are there, at any alignment, and every bit pattern is a valid sample.
+                return Some(unsafe { item.as_ptr().cast::<Sample>().read_unaligned() });
+            }
+        }
     }
 }
 

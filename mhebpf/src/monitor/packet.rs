@@ -79,6 +79,22 @@ impl Packet {
     }
 }
 
+impl Packet {
+    /// The packet without the port that is made up for each connection.
+    pub(super) fn flow(&self) -> String {
+        match self {
+            Self::Datagram {
+                protocol,
+                source,
+                destination,
+                source_port: Some(source_port),
+                destination_port: Some(destination_port),
+            } => format!("{protocol} {source} > {destination} port {}", source_port.min(destination_port)),
+            other => other.to_string(),
+        }
+    }
+}
+
 fn datagram_of(bytes: &[u8], source: IpAddr, destination: IpAddr) -> Packet {
     let (protocol, ports) = protocol_and_ports(bytes).unwrap_or_else(|| ("ip".to_owned(), None));
     let [source_port, destination_port] = ports.map_or([None; 2], |ports| ports.map(Some));

@@ -53,13 +53,7 @@ const SCHEMA: u32 = 1;
 /// One line of text.
 pub(super) fn text(seen: &Seen, colours: Colours) -> String {
     let way = if seen.direction == "egress" { "out" } else { "in" };
-    let (style, done) = match (seen.act, &seen.redirected_to) {
-        _ if seen.reason == "too_big" => (CHANGED, "sender told of the smaller MTU".to_owned()),
-        (Act::Redirect, Some(owner)) => (CHANGED, format!("redirected to {owner}")),
-        (Act::Redirect, None) => (CHANGED, "redirected".to_owned()),
-        (Act::Rewrite, _) => (CHANGED, "sender rewritten".to_owned()),
-        (Act::Drop, _) => (DROPPED, "dropped".to_owned()),
-    };
+    let (style, done) = done(seen);
     let done = if seen.observed { format!("would be {done}") } else { done };
     let owners = match seen.owners.as_slice() {
         [] => String::new(),
@@ -74,6 +68,24 @@ pub(super) fn text(seen: &Seen, colours: Colours) -> String {
         colours.paint(style, &done),
         seen.reason,
     )
+}
+
+fn done(seen: &Seen) -> (Style, String) {
+    match (seen.act, &seen.redirected_to) {
+        _ if seen.reason == "too_big" => (CHANGED, "sender told of the smaller MTU".to_owned()),
+        (Act::Redirect, Some(owner)) => (CHANGED, format!("redirected to {owner}")),
+        (Act::Redirect, None) => (CHANGED, "redirected".to_owned()),
+        (Act::Rewrite, _) => (CHANGED, "sender rewritten".to_owned()),
+        (Act::Drop, _) => (DROPPED, "dropped".to_owned()),
+    }
+}
+
+/// What a packet has in common with others of its flow, and what becomes of them. Of two ports the lower one is told:
+/// the other one is made up for each connection.
+pub(crate) fn flow(seen: &Seen) -> String {
+    let Seen { interface, direction, reason, .. } = seen;
+    let (_, done) = done(seen);
+    format!("{interface} {direction} {}: {done} ({reason})", packet(seen).flow())
 }
 
 fn judged(seen: &Seen) -> String {

@@ -13,7 +13,7 @@
 mod answer;
 mod trial;
 
-use std::{collections::BTreeMap, fmt::Write as _, io, iter};
+use std::{collections::BTreeMap, fmt::Write as _, io};
 
 use anyhow::Result;
 use aya::{
@@ -167,7 +167,7 @@ impl Kernel {
     /// The samples since, and how many were left out.
     pub(crate) fn samples(&mut self) -> Result<(Vec<Sample>, u64)> {
         let samples = &mut self.datapath.samples;
-        let taken = iter::from_fn(|| samples.next()).collect();
+        let taken = samples.by_ref().collect();
         Ok((taken, samples.suppressed()?))
     }
 
