@@ -1,6 +1,7 @@
 //! The command line.
 
 mod audit;
+mod documents;
 mod explain;
 mod format;
 mod monitor;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 
 pub use self::{
     audit::AuditOptions,
+    documents::{completions, manual},
     explain::{ArpKind, ExplainOptions, NdpKind},
     format::Format,
     monitor::MonitorOptions,
@@ -28,6 +30,9 @@ pub struct Cli {
     /// Says more; twice, all.
     #[arg(short, long, action = ArgAction::Count, global = true)]
     pub verbose: u8,
+    /// How the log on standard error is written [default: human]
+    #[arg(long, value_name = "FORMAT", env = "MHEBPF_LOG_FORMAT", global = true, hide_short_help = true)]
+    pub log_format: Option<LogFormat>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -46,6 +51,27 @@ pub enum Command {
     Status(StatusOptions),
     /// Shows packets that do not simply pass, as it happens.
     Monitor(MonitorOptions),
+    /// Prints the manual page of mhebpf, or of one of its commands.
+    #[command(hide = true)]
+    Man {
+        /// The command
+        command: Option<String>,
+    },
+    /// Prints completions for a shell.
+    #[command(hide = true)]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One line of text for each event
+    Human,
+    /// One JSON document for each event
+    Json,
 }
 
 const EXAMPLES: &str = "\
@@ -59,6 +85,11 @@ Examples:
   As a file says, which is read again on SIGHUP
     mhebpf run --config /etc/mhebpf.toml";
 
+/// The headings of `mhebpf run --help`.
+const WHERE: &str = "Where";
+const WHAT: &str = "What is enforced";
+const HOW: &str = "How it runs";
+
 /// What `mhebpf run` enforces, and where.
 #[derive(Debug, Default, Args)]
 #[command(after_help = EXAMPLES)]
@@ -66,6 +97,7 @@ pub struct RunOptions {
     /// Enforce on interfaces with a name like this; may be given several times
     #[arg(
         short,
+        help_heading = WHERE,
         long = "interface",
         value_name = "GLOB",
         env = "MHEBPF_INTERFACE",
@@ -76,40 +108,40 @@ pub struct RunOptions {
     pub interfaces: Vec<Pattern>,
 
     /// Enforce on every uplink: no loopback or dummy, tunnel, bridge or bond port, nor container's veth
-    #[arg(long, env = "MHEBPF_ALL")]
+    #[arg(long, env = "MHEBPF_ALL", help_heading = WHERE)]
     pub all: bool,
 
     /// What happens to a packet whose source address belongs to another interface [default: redirect]
-    #[arg(long, env = "MHEBPF_MODE")]
+    #[arg(long, env = "MHEBPF_MODE", help_heading = WHAT)]
     pub mode: Option<Mode>,
 
     /// What happens to a datagram that arrives for an address of another interface [default: drop]
-    #[arg(long, env = "MHEBPF_RECEIVE")]
+    #[arg(long, env = "MHEBPF_RECEIVE", help_heading = WHAT)]
     pub receive: Option<ReceivePolicy>,
 
     /// Whether ARP and NDP are held to the interface's own addresses [default: enforce]
-    #[arg(long, env = "MHEBPF_ANNOUNCE")]
+    #[arg(long, env = "MHEBPF_ANNOUNCE", help_heading = WHAT)]
     pub announce: Option<AnnouncePolicy>,
 
     /// What happens to a packet of local origin whose source is not an address of this host [default: pass]
-    #[arg(long, env = "MHEBPF_UNKNOWN")]
+    #[arg(long, env = "MHEBPF_UNKNOWN", help_heading = WHAT)]
     pub unknown: Option<UnknownPolicy>,
 
     /// Do not announce the addresses by gratuitous ARP and unsolicited neighbour advertisements (peers then keep
     /// wrong entries until they expire)
-    #[arg(long, env = "MHEBPF_NO_ANNOUNCE")]
+    #[arg(long, env = "MHEBPF_NO_ANNOUNCE", help_heading = WHAT)]
     pub no_announce: bool,
 
     /// Stop by itself after this time, such as 90s, 10m, 2h
-    #[arg(long = "for", value_name = "DURATION", env = "MHEBPF_FOR", value_parser = parse_duration)]
+    #[arg(long = "for", value_name = "DURATION", env = "MHEBPF_FOR", help_heading = HOW, value_parser = parse_duration)]
     pub run_for: Option<Duration>,
 
     /// How the programs are attached [default: auto]
-    #[arg(long, env = "MHEBPF_HOOK")]
+    #[arg(long, env = "MHEBPF_HOOK", help_heading = HOW)]
     pub hook: Option<Hook>,
 
     /// The configuration file; without this option /etc/mhebpf.toml, if it is there
-    #[arg(short, long, value_name = "FILE", env = "MHEBPF_CONFIG")]
+    #[arg(short, long, value_name = "FILE", env = "MHEBPF_CONFIG", help_heading = HOW)]
     pub config: Option<PathBuf>,
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use mhebpf::{
     audit,
-    cli::{Cli, Command},
+    cli::{self, Cli, Command, LogFormat},
     daemon, explain, monitor, status,
     usage::UsageError,
 };
@@ -18,7 +18,7 @@ const FINDINGS: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging(cli.verbose);
+    start_logging(cli.verbose, cli.log_format.unwrap_or(LogFormat::Human));
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -35,6 +35,8 @@ fn main() -> ExitCode {
         Command::Explain(options) => explain::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Status(options) => runtime.block_on(status::run(&options)).map(|()| ExitCode::SUCCESS),
         Command::Monitor(options) => runtime.block_on(monitor::run(&options)).map(|()| ExitCode::SUCCESS),
+        Command::Man { command } => cli::manual(command.as_deref()).map(|()| ExitCode::SUCCESS),
+        Command::Completions { shell } => cli::completions(shell).map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(status) => status,
@@ -45,7 +47,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn start_logging(verbose: u8) {
+fn start_logging(verbose: u8, format: LogFormat) {
     let level = match verbose {
         0 => "info",
         1 => "debug",
@@ -54,12 +56,15 @@ fn start_logging(verbose: u8) {
     // Attributes of kernels newer than the library are no concern of an operator.
     let default = format!("warn,mhebpf={level},netlink_packet_route=error");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
+    let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(
             std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none(),
         )
-        .with_target(false)
-        .init();
+        .with_target(false);
+    match format {
+        LogFormat::Human => subscriber.init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+    }
 }

@@ -49,19 +49,14 @@ fn head(status: &Status, colours: Colours) -> String {
     if status.observing {
         line("nothing is changed: what is counted would be done");
     }
-    line(&match status.in_step {
-        Some(ago) => {
-            format!("in step with the host {} ago, {} so far", seconds(ago), times(status.synchronisations))
-        }
-        None => "not in step with the host yet".to_owned(),
-    });
     let again = &status.resynchronisations;
+    let ago = status.in_step.map_or_else(|| "not yet".to_owned(), |ago| format!("{} ago", seconds(ago)));
     line(&format!(
-        "events lost {}, dumps interrupted {}, failures {}",
-        times(again.lost_events),
-        times(again.interrupted_dumps),
+        "in step with the host: {ago}; {} synchronisations, {} failed",
+        status.synchronisations + again.failures,
         again.failures
     ));
+    line(&format!("lost events: {}, interrupted dumps: {}", again.lost_events, again.interrupted_dumps));
     line(&format!("{} local addresses, {} next hops", status.addresses, status.next_hops));
     text
 }
@@ -125,14 +120,6 @@ fn counters(counters: &[Counter]) -> String {
 fn seconds(seconds: f64) -> String {
     let whole = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
     humantime::format_duration(Duration::from_secs(whole)).to_string()
-}
-
-fn times(count: u64) -> String {
-    match count {
-        0 => "never".to_owned(),
-        1 => "once".to_owned(),
-        _ => format!("{count} times"),
-    }
 }
 
 #[cfg(test)]
