@@ -235,7 +235,7 @@ fn all_takes_every_uplink_and_leaves_containers_alone() -> Result<()> {
         assert_eq!(recording.ports_of(lab.address(port))?, BTreeSet::from([port]));
     }
     for hook in [tcx::Hook::Ingress, tcx::Hook::Egress] {
-        assert_eq!(tcx::programs(&lab.host, "lo", hook)?, []);
+        assert!(tcx::programs(&lab.host, "lo", hook)?.is_empty());
     }
     daemon.stop()?;
     lab.finish()
@@ -268,5 +268,16 @@ fn it_starts_again_at_once_and_knows_everything_again() -> Result<()> {
         daemon.stop()?;
     }
     wait_until("the weak host", PATIENCE, || Ok(is_weak(&lab)?.then_some(())))?;
+    lab.finish()
+}
+
+#[test]
+fn the_log_can_be_json() -> Result<()> {
+    let lab = Lab::builder().links(2).build()?;
+    let daemon = lab.run_mhebpf(&["--log-format", "json", "run", "--interface", INTERFACES])?;
+    let line: serde_json::Value = serde_json::from_str(&daemon.wait_for_line(READY, PATIENCE)?)?;
+    assert_eq!(line["level"], "INFO");
+    assert!(line["message"].as_str().is_some_and(|message| message.starts_with(READY)), "{line}");
+    daemon.stop()?;
     lab.finish()
 }
