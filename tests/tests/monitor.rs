@@ -5,15 +5,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use mhebpf_tests::{Daemon, Lab, Monitor, PATIENCE, frame::Arp, mac::Mac, scaled, wait_until};
 use serde_json::Value;
 
 /// How soon a packet is shown.
 const SOON: Duration = scaled(Duration::from_millis(100));
 
+/// What `-o json` promises of each line.
+const SCHEMA: &str = include_str!("../../mhebpf/schema/monitor.json");
+
 fn json(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_default()
+}
+
+/// Holds the lines of a monitor against the schema.
+fn check(monitor: &Monitor) -> Result<()> {
+    let validator = jsonschema::validator_for(&serde_json::from_str(SCHEMA)?)?;
+    for line in monitor.stdout().lines() {
+        let errors: Vec<String> = validator.iter_errors(&json(line)).map(|error| error.to_string()).collect();
+        ensure!(errors.is_empty(), "{errors:?}: {line}");
+    }
+    Ok(())
 }
 
 #[test]
@@ -66,6 +79,7 @@ fn two_monitors_see_the_same_and_each_shows_what_it_is_asked_for() -> Result<()>
         );
     }
     assert_eq!(some.stdout().lines().count(), 1, "{}", some.stdout());
+    check(&all)?;
     daemon.stop()?;
     lab.finish()
 }
@@ -75,13 +89,16 @@ fn ipv6_and_neighbour_discovery_are_shown() -> Result<()> {
     let lab = Lab::article6()?;
     let daemon = lab.mhebpf_quietly(&["--mode", "observe"])?;
     let monitor = Monitor::start(&lab.host, &[])?;
+    let documents = Monitor::start(&lab.host, &["-o", "json"])?;
     let sent = Instant::now();
-    lab.emit6(0, lab.address6(1))?;
+    lab.emit(0, lab.address6(1))?;
     lab.solicit(0, lab.address6(1))?;
     let wanted = format!("would be redirected to eth1_int (redirected, {} is of eth1_int)", lab.address6(1));
     monitor.wait_for(sent, |line| line.ends_with(&wanted))?;
     let wanted = format!("in  eth0_int ndp solicitation of {}", lab.address6(1));
     monitor.wait_for(sent, |line| line.contains(&wanted) && line.contains("would be dropped (ndp_target"))?;
+    documents.wait_for(sent, |line| json(line)["packet"]["message"] == "solicitation")?;
+    check(&documents)?;
     daemon.stop()?;
     lab.finish()
 }
@@ -145,6 +162,7 @@ fn one_that_stops_reading_keeps_nobody_waiting_and_learns_what_it_missed() -> Re
     stuck.signal(libc::SIGCONT)?;
     let (_, line) = stuck.wait_for(begun, |line| json(line)["suppressed"].as_u64() > Some(1000))?;
     assert_eq!(json(&line)["schema"], 1);
+    check(&stuck)?;
     daemon.stop()?;
     lab.finish()
 }

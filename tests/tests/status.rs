@@ -15,6 +15,9 @@ use anyhow::{Context as _, Result, ensure};
 use mhebpf_tests::{Daemon, Lab, NetNs, PATIENCE, wait_until};
 use serde_json::Value;
 
+/// What `-o json` promises.
+const SCHEMA: &str = include_str!("../../mhebpf/schema/status.json");
+
 /// Any user but root.
 const NOBODY: libc::uid_t = 65534;
 
@@ -26,8 +29,18 @@ fn status(ns: &NetNs, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
+/// Holds a document against the schema.
+fn check(document: &Value) -> Result<()> {
+    let validator = jsonschema::validator_for(&serde_json::from_str(SCHEMA)?)?;
+    let errors: Vec<String> = validator.iter_errors(document).map(|error| error.to_string()).collect();
+    ensure!(errors.is_empty(), "{errors:?}: {document}");
+    Ok(())
+}
+
 fn json(ns: &NetNs) -> Result<Value> {
-    Ok(serde_json::from_str(&status(ns, &["-o", "json"])?)?)
+    let document = serde_json::from_str(&status(ns, &["-o", "json"])?)?;
+    check(&document)?;
+    Ok(document)
 }
 
 /// What `mhebpf status` says where it fails.
@@ -236,6 +249,7 @@ fn watching_shows_rates() -> Result<()> {
     let rated = wait_until("a rate", PATIENCE, || {
         lab.emit(0, lab.address(1))?;
         let status: Value = serde_json::from_str(&lines.next().context("a line")??)?;
+        check(&status)?;
         let counter = interface(&status, "eth0_int")?["counters"][0].clone();
         Ok(counter["rate"].as_f64().filter(|rate| *rate > 0.0))
     });

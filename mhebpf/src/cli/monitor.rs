@@ -18,7 +18,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct MonitorOptions {
     /// How it is shown; with json one document on each line
-    #[arg(short, long, value_name = "FORMAT", default_value = "text", env = "MHEBPF_OUTPUT")]
+    #[arg(short, long, value_enum, default_value_t, env = "MHEBPF_OUTPUT")]
     pub output: Format,
 
     /// Only packets that cross an interface with a name like this; may be given several times

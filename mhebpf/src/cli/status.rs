@@ -20,7 +20,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct StatusOptions {
     /// How it is shown
-    #[arg(short, long, value_name = "FORMAT", default_value = "text", env = "MHEBPF_OUTPUT")]
+    #[arg(short, long, value_enum, default_value_t, env = "MHEBPF_OUTPUT")]
     pub output: Format,
 
     /// Shows it again and again, with rates; with -o json one document on each line

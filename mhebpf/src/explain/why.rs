@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use mhebpf_ebpf::INLINE_OWNERS;
-use serde::Serialize;
 
 use super::explanation::Model;
+pub use crate::model::reasons::Rule;
 use crate::model::{
     Route, Stacking,
     next_hops::{self, NextHop},
@@ -23,22 +23,6 @@ pub struct Claim {
     pub through: u32,
     /// The prefix of a local route or of an `allow`.
     pub prefix: Option<IpNet>,
-}
-
-/// The rules of ownership.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Rule {
-    /// The address is configured on the interface.
-    Configured,
-    /// It is configured on, or locally routed to, a device whose packets cross the interface.
-    Below,
-    /// It is configured on, or locally routed to, a device without a wire.
-    HostWide,
-    /// A local route leads to the interface.
-    LocalRoute,
-    /// The configuration allows it on the interface.
-    Allowed,
 }
 
 /// All that makes interfaces owners of an address in a domain.

@@ -27,12 +27,12 @@ pub struct Claim {
 pub enum Rule {
     /// The address is configured on the interface.
     Configured,
-    /// A local route leads to the interface.
-    LocalRoute,
     /// It is configured on, or locally routed to, a device whose packets cross the interface.
     Below,
     /// It is configured on, or locally routed to, a device without a wire.
     HostWide,
+    /// A local route leads to the interface.
+    LocalRoute,
     /// The configuration allows it on the interface.
     Allowed,
 }
