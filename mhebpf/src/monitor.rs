@@ -2,13 +2,14 @@
 
 mod filter;
 mod packet;
+mod process;
 mod report;
 
 use anyhow::{Context as _, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub(crate) use self::report::flow;
-use self::{filter::Filter, report::Tally};
+use self::{filter::Filter, packet::Packet, process::Processes, report::Tally};
 use crate::{
     cli::{Format, MonitorOptions},
     console::Colours,
@@ -28,6 +29,7 @@ pub async fn run(options: &MonitorOptions) -> Result<()> {
     let filter = Filter::new(options);
     let colours = Colours::of_stdout();
     let mut tally = Tally::default();
+    let mut processes = Processes::default();
     loop {
         let answer = tokio::select! {
             biased;
@@ -41,9 +43,11 @@ pub async fn run(options: &MonitorOptions) -> Result<()> {
                     continue;
                 }
                 tally.count(&seen);
+                let packet = Packet::of(&seen);
+                let process = processes.of(seen.socket, &packet);
                 match options.output {
-                    Format::Text => report::text(&seen, colours),
-                    Format::Json => report::json(&seen)?,
+                    Format::Text => report::text(&seen, &packet, process.as_ref(), colours),
+                    Format::Json => report::json(&seen, packet, process)?,
                 }
             }
             Some(Answer::Suppressed { packets }) => {

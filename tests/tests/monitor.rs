@@ -1,12 +1,20 @@
 //! `mhebpf monitor`: packets that do not simply pass, as it happens.
 
 use std::{
+    io::Write as _,
     net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
-use mhebpf_tests::{Daemon, Lab, Monitor, PATIENCE, frame::Arp, mac::Mac, scaled, wait_until};
+use mhebpf_tests::{
+    Daemon, Lab, Monitor, PATIENCE, PEER,
+    frame::Arp,
+    mac::Mac,
+    scaled,
+    traffic::{ARTICLE_PORT, tcp, udp},
+    wait_until,
+};
 use serde_json::Value;
 
 /// How soon a packet is shown.
@@ -179,6 +187,34 @@ fn samples_are_taken_only_while_somebody_watches() -> Result<()> {
     monitor.wait_for(started, |line| json(line)["interface"] == "eth1_int")?;
     // What was there before is not shown.
     assert_eq!(monitor.stdout().lines().count(), 1, "{}", monitor.stdout());
+    daemon.stop()?;
+    lab.finish()
+}
+
+/// Not at once: looking for processes takes no more than a part of the monitor's time.
+#[test]
+fn the_process_that_sends_is_named() -> Result<()> {
+    let lab = Lab::builder().links(2).build()?;
+    let daemon = lab.mhebpf_quietly(&["--mode", "observe"])?;
+    let monitor = Monitor::start(&lab.host, &["-o", "json"])?;
+    let echo = tcp::EchoServer::start(&lab.switch, PEER, ARTICLE_PORT)?;
+    let streams = [0, 1].into_iter().map(|port| tcp::connect(&lab.host, lab.address(port), echo.address()));
+    let mut streams = streams.collect::<Result<Vec<_>>>()?;
+    let datagrams = [0, 1].into_iter().map(|port| udp::bind(&lab.host, lab.address(port), ARTICLE_PORT));
+    let datagrams = datagrams.collect::<Result<Vec<_>>>()?;
+    for protocol in ["tcp", "udp"] {
+        let named = wait_until("the process", PATIENCE, || {
+            streams.iter_mut().try_for_each(|stream| stream.write_all(b"?"))?;
+            for socket in &datagrams {
+                socket.send_to(b"?", (PEER, ARTICLE_PORT))?;
+            }
+            let lines = monitor.stdout();
+            let mut seen = lines.lines().map(json).filter(|line| line["packet"]["protocol"] == protocol);
+            Ok(seen.find(|line| !line["process"].is_null()))
+        })?;
+        assert_eq!(named["process"]["pid"], std::process::id(), "{named}");
+    }
+    check(&monitor)?;
     daemon.stop()?;
     lab.finish()
 }

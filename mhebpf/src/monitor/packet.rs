@@ -9,6 +9,8 @@ use etherparse::{LaxIpSlice, ip_number};
 use mhebpf_ebpf::{ArpOperation, DiscoveryKind, Location, Network, packet};
 use serde::Serialize;
 
+use crate::control::protocol::{Seen, from_hex};
+
 /// What the first bytes of a packet say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -43,6 +45,11 @@ pub(super) enum Packet {
 }
 
 impl Packet {
+    /// What is known of a packet that was seen.
+    pub(super) fn of(seen: &Seen) -> Self {
+        Self::read(&from_hex(&seen.bytes).unwrap_or_default(), &seen.family)
+    }
+
     /// Reads as much as is there.
     pub(super) fn read(bytes: &[u8], family: &str) -> Self {
         let ethertype = match family {

@@ -11,10 +11,10 @@ use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use serde::Serialize;
 
-use super::packet::Packet;
+use super::{packet::Packet, process::Process};
 use crate::{
     console::Colours,
-    control::protocol::{Act, Seen, from_hex},
+    control::protocol::{Act, Seen},
 };
 
 const DIM: Style = Style::new().dimmed();
@@ -38,6 +38,7 @@ struct Line<'a> {
     owners: &'a [String],
     length: u32,
     packet: Packet,
+    process: Option<Process>,
 }
 
 /// How many are not shown, as one line of JSON.
@@ -51,7 +52,7 @@ struct SuppressedLine {
 const SCHEMA: u32 = 1;
 
 /// One line of text.
-pub(super) fn text(seen: &Seen, colours: Colours) -> String {
+pub(super) fn text(seen: &Seen, packet: &Packet, process: Option<&Process>, colours: Colours) -> String {
     let way = if seen.direction == "egress" { "out" } else { "in" };
     let (style, done) = done(seen);
     let done = if seen.observed { format!("would be {done}") } else { done };
@@ -59,12 +60,13 @@ pub(super) fn text(seen: &Seen, colours: Colours) -> String {
         [] => String::new(),
         owners => format!(", {} is of {}", judged(seen), owners.join(" or ")),
     };
+    let by = process.map_or_else(String::new, |process| format!(" by {} ({})", process.name, process.pid));
     format!(
-        "{} {:<3} {} {}: {} ({}{owners})\n",
+        "{} {:<3} {} {}: {} ({}{owners}){by}\n",
         colours.paint(DIM, &time(seen.time)),
         way,
         seen.interface,
-        packet(seen),
+        packet,
         colours.paint(style, &done),
         seen.reason,
     )
@@ -85,7 +87,7 @@ fn done(seen: &Seen) -> (Style, String) {
 pub(crate) fn flow(seen: &Seen) -> String {
     let Seen { interface, direction, reason, .. } = seen;
     let (_, done) = done(seen);
-    format!("{interface} {direction} {}: {done} ({reason})", packet(seen).flow())
+    format!("{interface} {direction} {}: {done} ({reason})", Packet::of(seen).flow())
 }
 
 fn judged(seen: &Seen) -> String {
@@ -93,7 +95,7 @@ fn judged(seen: &Seen) -> String {
 }
 
 /// One line of JSON.
-pub(super) fn json(seen: &Seen) -> Result<String> {
+pub(super) fn json(seen: &Seen, packet: Packet, process: Option<Process>) -> Result<String> {
     let line = Line {
         schema: SCHEMA,
         time: time(seen.time),
@@ -107,7 +109,8 @@ pub(super) fn json(seen: &Seen) -> Result<String> {
         judged: seen.judged,
         owners: &seen.owners,
         length: seen.length,
-        packet: packet(seen),
+        packet,
+        process,
     };
     Ok(serde_json::to_string(&line)? + "\n")
 }
@@ -120,10 +123,6 @@ pub(super) fn suppressed_text(packets: u64) -> String {
 /// The same as JSON.
 pub(super) fn suppressed_json(suppressed: u64) -> Result<String> {
     Ok(serde_json::to_string(&SuppressedLine { schema: SCHEMA, suppressed })? + "\n")
-}
-
-fn packet(seen: &Seen) -> Packet {
-    Packet::read(&from_hex(&seen.bytes).unwrap_or_default(), &seen.family)
 }
 
 /// In UTC, with milliseconds (RFC 3339).
@@ -206,14 +205,20 @@ mod tests {
         let garbage =
             Seen { bytes: "zz".to_owned(), judged: None, owners: Vec::new(), time: u64::MAX, ..seen() };
         let observed = Seen { observed: true, ..seen() };
-        let lines: String =
-            [seen(), observed, arp, garbage].iter().map(|seen| text(seen, Colours::Off)).collect();
+        let lines: String = [seen(), observed, arp, garbage]
+            .iter()
+            .map(|seen| text(seen, &Packet::of(seen), None, Colours::Off))
+            .collect();
         insta::assert_snapshot!("lines", lines);
     }
 
     #[test]
-    fn lines_of_json_look_like_this() {
-        insta::assert_snapshot!("json", json(&seen()).unwrap_or_default());
+    fn lines_of_json_look_like_this_and_processes_are_named() {
+        let process = Some(Process { pid: 4321, name: "named".to_owned() });
+        let line = json(&seen(), Packet::of(&seen()), process.clone()).unwrap_or_default();
+        insta::assert_snapshot!("json", line);
+        let line = text(&seen(), &Packet::of(&seen()), process.as_ref(), Colours::Off);
+        assert!(line.ends_with(" by named (4321)\n"), "{line}");
     }
 
     #[test]
