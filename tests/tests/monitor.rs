@@ -1,12 +1,14 @@
 //! `mhebpf monitor`: packets that do not simply pass, as it happens.
 
 use std::{
+    fs,
     io::Write as _,
     net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
+use aya::maps::{Array, Map, MapData, MapInfo};
 use mhebpf_tests::{
     Daemon, Lab, Monitor, PATIENCE, PEER,
     frame::Arp,
@@ -175,18 +177,36 @@ fn one_that_stops_reading_keeps_nobody_waiting_and_learns_what_it_missed() -> Re
     lab.finish()
 }
 
+/// What the map of a daemon says of how many samples are taken.
+fn sample_rate(daemon: &Daemon) -> Result<u32> {
+    for entry in fs::read_dir(format!("/proc/{}/fdinfo", daemon.pid()))? {
+        let info = fs::read_to_string(entry?.path()).unwrap_or_default();
+        let Some(id) = info.lines().find_map(|line| line.strip_prefix("map_id:")) else { continue };
+        let id = id.trim().parse()?;
+        if MapInfo::from_id(id)?.name_as_str() == Some("SAMPLE_RATE") {
+            let rates: Array<_, u32> = Map::Array(MapData::from_id(id)?).try_into()?;
+            return Ok(rates.get(&0, 0)?);
+        }
+    }
+    bail!("the daemon has no map SAMPLE_RATE")
+}
+
 #[test]
 fn samples_are_taken_only_while_somebody_watches() -> Result<()> {
     let lab = Lab::builder().links(2).build()?;
     let daemon = lab.mhebpf_quietly(&[])?;
     lab.emit(0, lab.address(1))?;
     lab.fence()?;
+    assert_eq!(sample_rate(&daemon)?, 0);
     let monitor = Monitor::start(&lab.host, &["-o", "json"])?;
+    assert_eq!(sample_rate(&daemon)?, 1000);
     let started = Instant::now();
     lab.emit(1, lab.address(0))?;
     monitor.wait_for(started, |line| json(line)["interface"] == "eth1_int")?;
     // What was there before is not shown.
     assert_eq!(monitor.stdout().lines().count(), 1, "{}", monitor.stdout());
+    drop(monitor);
+    wait_until("no samples", PATIENCE, || Ok((sample_rate(&daemon)? == 0).then_some(())))?;
     daemon.stop()?;
     lab.finish()
 }

@@ -1,6 +1,6 @@
 //! A command's end.
 
-use std::{io, os::linux::net::SocketAddrExt as _, os::unix::net::SocketAddr};
+use std::{io, os::linux::net::SocketAddrExt as _, os::unix::net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use tokio::{
@@ -9,10 +9,14 @@ use tokio::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
+    time::timeout,
 };
 
 use super::{Answer, Request, is_trusted, protocol::Status};
 use crate::instance;
+
+/// How long the daemon may take to say how it is: it may be busy with thousands of changes.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A request that was sent, and its answers.
 #[derive(Debug)]
@@ -95,7 +99,10 @@ impl Answers {
 /// When there is none, it refuses, or is not understood.
 pub async fn status() -> Result<Box<Status>> {
     let mut answers = Answers::to(Request::Status).await?;
-    match answers.next().await? {
+    let Ok(answer) = timeout(PATIENCE, answers.next()).await else {
+        bail!("mhebpf{} does not answer: is it stopped?", answers.process());
+    };
+    match answer? {
         Some(Answer::Status(status)) => Ok(status),
         Some(_) => bail!("mhebpf{} answers another question", answers.process()),
         None => bail!("mhebpf{} went away without an answer", answers.process()),

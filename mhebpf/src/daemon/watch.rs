@@ -290,3 +290,23 @@ fn owners(tables: &Tables, domain: u32, address: IpAddr) -> Option<Owners> {
         IpAddr::V6(address) => find(tables, &OwnersKey { domain, address: Ipv6::from(address) }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_reads_slowly_is_told_how_much_it_has_missed() {
+        let (lines, mut read) = mpsc::channel(1);
+        let mut watcher = Watcher { lines, suppressed: 0, told: 0 };
+        for _ in 0..3 {
+            watcher.send(&line(&Answer::Watching));
+            watcher.tell_suppressed();
+        }
+        assert_eq!(read.try_recv().as_deref().ok(), Some("{\"answer\":\"watching\"}\n"));
+        watcher.tell_suppressed();
+        assert_eq!(read.try_recv().as_deref().ok(), Some("{\"answer\":\"suppressed\",\"packets\":2}\n"));
+        watcher.tell_suppressed();
+        assert!(read.try_recv().is_err(), "once is enough");
+    }
+}
