@@ -1,13 +1,15 @@
 //! Samples for those who watch.
 
 use aya_ebpf::{
-    bindings::__sk_buff,
-    helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_skb_load_bytes},
+    bindings::{__sk_buff, bpf_hdr_start_off::BPF_HDR_START_NET},
+    helpers::generated::{
+        bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_skb_load_bytes, bpf_skb_load_bytes_relative,
+    },
 };
 use mhebpf_ebpf::{CounterKey, SAMPLED, Sampler};
 
 use super::{
-    judge::EGRESS,
+    judge::{EGRESS, INGRESS},
     maps,
     ruling::{Ruling, opaque},
 };
@@ -34,8 +36,15 @@ pub(super) fn begin<const DIRECTION: u8>(
     if last < SAMPLED as u64 {
         let sampled = last as u32 + 1;
         sample.sampled = sampled as u8;
+        let to = sample.bytes.as_mut_ptr().cast();
         // SAFETY: a valid context, and a buffer with room for as many bytes, as the verifier checks again.
-        unsafe { bpf_skb_load_bytes(skb.cast(), offset, sample.bytes.as_mut_ptr().cast(), sampled) };
+        unsafe {
+            // See `SkbNetwork` for what may be in front of a packet without an Ethernet header.
+            let bare = DIRECTION == INGRESS && offset == 0;
+            if !bare || bpf_skb_load_bytes_relative(skb.cast(), 0, to, sampled, BPF_HDR_START_NET) != 0 {
+                bpf_skb_load_bytes(skb.cast(), offset, to, sampled);
+            }
+        }
     }
     Some(sampler)
 }
