@@ -69,7 +69,7 @@ pub(crate) fn task(arguments: &[OsString]) -> ExitCode {
     if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs the tests that depend most on the kernel on two others. What is not to be had is not a failure here.
+/// Runs the tests that depend most on the kernel on some others. What is not to be had is not a failure here.
 pub(crate) fn short_round() -> Summary {
     let mut sum = Summary::default();
     for (series, tests) in SHORT_ROUND {
