@@ -119,18 +119,6 @@ impl Frame for SkbFrame {
 /// The whole packet, read by a helper at any offset: slower, for what is rare.
 pub(super) struct SkbBytes(pub(super) *mut __sk_buff);
 
-impl Frame for SkbBytes {
-    #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.load(offset)
-    }
-
-    #[inline(always)]
-    fn read_words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
-        self.load(offset)
-    }
-}
-
 impl SkbBytes {
     /// `T` is an array of integers, for which all bytes are right.
     #[inline(always)]
@@ -152,18 +140,6 @@ impl SkbBytes {
 /// on xfrm interfaces (`skb->mac_len`).
 pub(super) struct SkbNetwork(pub(super) *mut __sk_buff);
 
-impl Frame for SkbNetwork {
-    #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.load(offset)
-    }
-
-    #[inline(always)]
-    fn read_words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
-        self.load(offset)
-    }
-}
-
 impl SkbNetwork {
     /// `T` is an array of integers, for which all bytes are right.
     #[inline(always)]
@@ -183,6 +159,24 @@ impl SkbNetwork {
         SkbBytes(self.0).load(offset)
     }
 }
+
+macro_rules! read_by_load {
+    ($($frame:ty),+) => {$(
+        impl Frame for $frame {
+            #[inline(always)]
+            fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+                self.load(offset)
+            }
+
+            #[inline(always)]
+            fn read_words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+                self.load(offset)
+            }
+        }
+    )+};
+}
+
+read_by_load!(SkbBytes, SkbNetwork);
 
 /// The control information of the VLAN tag that the kernel keeps beside the packet; 0 when there is none.
 #[inline(always)]
