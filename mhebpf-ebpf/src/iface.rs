@@ -209,15 +209,22 @@ impl Iface {
         self.flags & Self::PREFIXES != 0
     }
 
-    /// Whether an IPv4 address, given as [`Ipv4::to_wire`] has it, is in an inline slot.
+    /// Whether an IPv4 address, given as [`Ipv4::to_wire`] has it in the lower half of `address`, is in an inline slot.
     ///
-    /// It takes a word of eight bytes: the compiler would clear the upper half of a shorter one before each compare.
+    /// Most interfaces have one address. The others are compared without a branch for each: where packets have now one and now
+    /// another, the processor can't foresee which branch is taken, and a wrong guess costs more than all compares.
     #[inline(always)]
     pub fn has_inline(&self, address: u64) -> bool {
-        let is = |slot: Ipv4| u64::from(slot.to_wire()) == address;
         let a = &self.addresses;
-        // Written out, so that it stays a row of compares with no loop for the verifier to walk.
-        is(a[0]) || is(a[1]) || is(a[2]) || is(a[3]) || is(a[4]) || is(a[5]) || is(a[6]) || is(a[7])
+        let differing = |slot: Ipv4| u64::from(slot.to_wire()) ^ address;
+        // Below zero for no difference only: the upper half is zero.
+        let same = |slot| differing(slot).wrapping_sub(1).cast_signed();
+        if differing(a[0]) == 0 {
+            return true;
+        }
+        // Written out, so that there is no loop for the verifier to walk.
+        let any = same(a[1]) | same(a[2]) | same(a[3]) | same(a[4]) | same(a[5]) | same(a[6]) | same(a[7]);
+        any < 0
     }
 
     /// Whether an IPv6 address, given as [`Ipv6::halves`], is in an inline slot.
