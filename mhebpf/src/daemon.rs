@@ -80,7 +80,7 @@ pub async fn run(options: &RunOptions) -> Result<()> {
         names: BTreeMap::new(),
         ready: false,
     };
-    let outcome = match daemon.start(&mut dumper) {
+    let outcome = match daemon.start(&mut dumper, &events) {
         Ok(pace) => daemon.keep_in_step(&mut dumper, &mut events, &mut signals, &mut control, pace).await,
         Err(error) => Err(error),
     };
@@ -113,10 +113,10 @@ struct Daemon<'a> {
 impl Daemon<'_> {
     /// The first synchronisation. It fails where the kernel refuses the programs everywhere; trouble with
     /// some of the interfaces or entries is tried again later.
-    fn start(&mut self, dumper: &mut Dumper) -> Result<Pace> {
+    fn start(&mut self, dumper: &mut Dumper, events: &Events) -> Result<Pace> {
         let mut pace = Pace::default();
         self.watch.observe(self.settings.observes(), &mut self.datapath.samples);
-        let result = self.synchronise(dumper);
+        let result = self.synchronise(dumper, events);
         self.history.note(&result);
         match result {
             Err(error) if self.attachments.names().next().is_none() => return Err(error),
@@ -177,7 +177,8 @@ impl Daemon<'_> {
             }
             has_worked = true;
             let started = Instant::now();
-            let result = self.synchronise(dumper);
+            events.forget_pending();
+            let result = self.synchronise(dumper, events);
             self.history.note(&result);
             pace.note(result);
             // At most half of the time is spent synchronising, however long a burst of changes is.
@@ -260,9 +261,9 @@ impl Daemon<'_> {
     ///
     /// The first failure. After a failed dump nothing was changed; after any other failure all the rest was
     /// done.
-    fn synchronise(&mut self, dumper: &mut Dumper) -> Result<Outcome> {
+    fn synchronise(&mut self, dumper: &mut Dumper, events: &Events) -> Result<Outcome> {
         let started = Instant::now();
-        let Snapshot { host, exact } = dumper.snapshot()?;
+        let Snapshot { host, exact } = dumper.snapshot_if(|| !events.is_pending())?;
         let selection = self.selector.select(&host);
         self.let_go(&host, &selection.enforced);
         let policy = |ifindex: &u32| (*ifindex, self.settings.policy(&host.name_of(*ifindex)));

@@ -63,6 +63,18 @@ impl Dumper {
     ///
     /// When a dump fails, or that of the links is interrupted by changes each time that it is tried.
     pub fn snapshot(&mut self) -> Result<Snapshot> {
+        self.snapshot_if(|| true)
+    }
+
+    /// The same, exact only if nothing has changed meanwhile, which is asked at the end.
+    ///
+    /// The kernel takes no lock for a dump (`inet_dump_ifaddr`, Linux 6.9 on), and marks it as interrupted only for a change
+    /// between two of its parts: an address that moves within one can be missed on both interfaces.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Dumper::snapshot`].
+    pub fn snapshot_if(&mut self, nothing_changed: impl FnOnce() -> bool) -> Result<Snapshot> {
         let links = self.links()?;
         let domains = domains_by_table(&links);
         let mut host = Host { links, ..Host::default() };
@@ -71,6 +83,7 @@ impl Dumper {
             exact &= self.addresses(family, &mut host)?;
             exact &= self.routes(family, &domains, &mut host)?;
         }
+        exact &= nothing_changed();
         // An interrupted dump can miss what is there. What was there before stays until a whole dump says
         // otherwise: an address too many passes packets for a moment, one too few would let them go unjudged
         // for as long as the changes go on.

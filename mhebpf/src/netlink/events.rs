@@ -1,6 +1,6 @@
 //! Events as triggers: that something changed, not what.
 
-use std::io;
+use std::{io, os::fd::AsRawFd as _};
 
 use anyhow::{Context as _, Result};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -58,6 +58,19 @@ impl Events {
                 return taken;
             }
         }
+    }
+
+    /// Takes the changes that are waiting, before what they are answered by. A failure is left to [`Events::changed`], which
+    /// meets it again.
+    pub fn forget_pending(&mut self) {
+        let _ = take_all(self.socket.get_ref(), &mut self.overruns);
+    }
+
+    /// Whether a change is waiting for [`Events::changed`].
+    pub fn is_pending(&self) -> bool {
+        let mut socket = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: a pointer to one `pollfd`, which lives through the call; it does not wait.
+        unsafe { libc::poll(&raw mut socket, 1, 0) != 0 }
     }
 
     /// How often messages were lost.
