@@ -181,6 +181,41 @@ pub struct CounterKey {
 
 const _: () = assert!(size_of::<CounterKey>() == 8);
 
+/// The interfaces below this index have a place for [`Reason::Redirected`] among the [`DirectCounts`].
+pub const DIRECT_COUNTED: u32 = 1024;
+
+/// Counts that are found without hashing: redirected datagrams that leave by interfaces with a low index.
+///
+/// A redirect happens to each packet of a flow where the others happen to some, and the table of counters then costs as
+/// much as all other lookups together.
+pub type DirectCounts = [u64; 2 * DIRECT_COUNTED as usize];
+
+impl CounterKey {
+    /// The place among the [`DirectCounts`], for a key that has one.
+    #[inline(always)]
+    pub const fn direct(&self) -> Option<usize> {
+        // IPv4 and IPv6 differ in one bit; what is left of the other numbers is 0 for both.
+        const { assert!(Family::Ipv4 as u8 == 0 && Family::Ipv6 as u8 == 2) };
+        let kind = self.direction | (self.family & !(Family::Ipv6 as u8)) | self.reason | self.observed;
+        if kind == 0 && self.ifindex < DIRECT_COUNTED {
+            Some((2 * self.ifindex + (self.family >> 1) as u32) as usize)
+        } else {
+            None
+        }
+    }
+
+    /// The key of a place among the [`DirectCounts`].
+    pub const fn of_direct(place: usize) -> Self {
+        Self {
+            ifindex: place as u32 / 2,
+            direction: Direction::Egress as u8,
+            family: if place.is_multiple_of(2) { Family::Ipv4 } else { Family::Ipv6 } as u8,
+            reason: Reason::Redirected as u8,
+            observed: 0,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,5 +226,28 @@ mod tests {
             assert_eq!(Reason::from_u8(reason as u8), Some(reason));
         }
         assert_eq!(Reason::from_u8(Reason::ALL.len() as u8), None);
+    }
+
+    #[test]
+    fn each_direct_count_is_that_of_one_key() {
+        for place in 0..size_of::<DirectCounts>() / size_of::<u64>() {
+            assert_eq!(CounterKey::of_direct(place).direct(), Some(place));
+        }
+        let has_place = |ifindex, direction: Direction, family: Family, reason: Reason, observed| {
+            let [direction, family, reason] = [direction as u8, family as u8, reason as u8];
+            CounterKey { ifindex, direction, family, reason, observed }.direct().is_some()
+        };
+        let mut places = 0;
+        for reason in Reason::ALL {
+            for family in [Family::Ipv4, Family::Arp, Family::Ipv6, Family::Ndp] {
+                for direction in [Direction::Egress, Direction::Ingress] {
+                    for observed in [0, 1] {
+                        places += usize::from(has_place(7, direction, family, reason, observed));
+                        assert!(!has_place(DIRECT_COUNTED, direction, family, reason, observed));
+                    }
+                }
+            }
+        }
+        assert_eq!(places, 2);
     }
 }

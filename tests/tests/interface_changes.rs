@@ -103,7 +103,14 @@ fn an_interface_that_is_deleted_and_made_anew_is_enforced_again() -> Result<()> 
     wait_until_it_takes_nothing_for_others(&lab, 3)?;
     let mut stream = tcp::connect(&lab.host, lab.address(3), server.address())?;
     tcp::echo(&mut stream, b"as before")?;
-    daemon.stop()?;
+    // Its index is a high one now: what is to be redirected is judged and counted there, and from there as elsewhere.
+    let source = lab.address(0);
+    let recording = lab.record();
+    lab.emit(3, source)?;
+    assert_eq!(recording.wait_datagram_from(source)?.port, 0);
+    assert_eq!(recording.ports_of(source)?, BTreeSet::from([0]));
+    let summary = daemon.stop()?.summary;
+    assert_eq!(summary.count("eth3_int", "redirected"), 1, "{summary:?}");
     lab.finish()
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Each variant has a [`lab`] of its own, two namespaces joined by two links, and all of them stand side by side. A variant
 //! is measured in turns with one that has nothing installed and as many addresses, and what counts is the ratio of the two
-//! in one round. Another one with nothing installed tells what the run cannot resolve.
+//! in one round. Another one with nothing installed tells what the run cannot resolve. What mhebpf redirects is also held
+//! against what it lets pass.
 //!
 //! A single thread on one CPU does all the work of a [`workload`], both ends and what the kernel does for them in softirqs:
 //! the figures are the cost in CPU time of the whole way, without the scheduler's moods. Only IPv4 is measured.
@@ -72,8 +73,8 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
     thread::scope(|scope| {
         let measuring = scope.spawn(|| {
             processor::stay_here(report)?;
-            for redirected in [false, true] {
-                compare(effort, redirected, &baselines, &labs, report)?;
+            for comparison in Comparison::ALL {
+                compare(effort, comparison, &baselines, &labs, report)?;
             }
             for lab in labs.iter().filter(|lab| lab.count == FEW) {
                 if let Err(why) = lab.variant.redirects() {
@@ -86,36 +87,87 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
     })
 }
 
+/// What is held against what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Comparison {
+    /// With and without something installed, where no packet takes the wrong way.
+    OwnWay,
+    /// The same, where the route leads through another interface than that of the source.
+    OtherWay,
+    /// What is redirected and what takes its own way, with the same installed.
+    BothWays,
+}
+
+impl Comparison {
+    const ALL: [Self; 3] = [Self::OwnWay, Self::OtherWay, Self::BothWays];
+
+    const fn table(self) -> &'static str {
+        match self {
+            Self::OwnWay => SENT_FROM_ETH0,
+            Self::OtherWay => {
+                "ratio to nothing installed: the source address is that of eth1, and the route leads through eth0"
+            }
+            Self::BothWays => {
+                "ratio of what leaves by eth1, against the route, to what leaves by eth0, with the same installed"
+            }
+        }
+    }
+
+    /// What is said beside the name of a workload.
+    const fn short(self) -> &'static str {
+        match self {
+            Self::OwnWay => "",
+            Self::OtherWay => ", source of eth1",
+            Self::BothWays => ", eth1 to eth0",
+        }
+    }
+
+    const fn redirected(self) -> bool {
+        !matches!(self, Self::OwnWay)
+    }
+
+    fn takes_part(self, variant: Variant) -> bool {
+        match self {
+            Self::OwnWay => true,
+            Self::OtherWay => variant.redirects().is_ok(),
+            // Where nothing is redirected there is the difference of the two interfaces, which is none.
+            Self::BothWays => matches!(variant, Variant::Nothing | Variant::Mhebpf),
+        }
+    }
+}
+
 fn compare(
     effort: Effort,
-    redirected: bool,
+    comparison: Comparison,
     baselines: &[Lab],
     labs: &[Lab],
     report: &mut Report,
 ) -> Result<()> {
-    let labs: Vec<&Lab> = labs.iter().filter(|lab| !redirected || lab.variant.redirects().is_ok()).collect();
-    let table = if redirected {
-        "ratio to nothing installed: the source address is that of eth1, and the route leads through eth0"
-    } else {
-        SENT_FROM_ETH0
-    };
+    let labs: Vec<&Lab> = labs.iter().filter(|lab| comparison.takes_part(lab.variant)).collect();
+    let redirected = comparison.redirected();
     for workload in Workload::ALL {
         let mut ratios: Vec<Vec<f64>> = labs.iter().map(|_| Vec::new()).collect();
         let mut absolute = Vec::new();
         // The first round only warms up.
         for round in 0..=effort.rounds {
             for (lab, ratios) in labs.iter().zip(&mut ratios) {
-                let baseline = baselines.iter().find(|baseline| baseline.count == lab.count).unwrap_or(lab);
-                let measure = |lab: &Lab| {
+                let baseline = match comparison {
+                    Comparison::BothWays => (*lab, false),
+                    _ => (
+                        baselines.iter().find(|baseline| baseline.count == lab.count).unwrap_or(lab),
+                        redirected,
+                    ),
+                };
+                let measure = |(lab, redirected): (&Lab, bool)| {
                     thread::sleep(effort.pause);
                     let rate = workload.rate(lab, redirected, effort.slice);
                     rate.with_context(|| format!("{} with {}", workload.name(), lab.variant.name(lab.count)))
                 };
                 let (nothing, rate) = if round % 2 == 0 {
                     let nothing = measure(baseline)?;
-                    (nothing, measure(lab)?)
+                    (nothing, measure((lab, redirected))?)
                 } else {
-                    let rate = measure(lab)?;
+                    let rate = measure((lab, redirected))?;
                     (measure(baseline)?, rate)
                 };
                 if round > 0 {
@@ -132,7 +184,7 @@ fn compare(
             let summary = Summary::of(ratios);
             report.add(Cell {
                 part: "peers",
-                table: table.to_owned(),
+                table: comparison.table().to_owned(),
                 series: lab.variant.kind().to_owned(),
                 row: lab.variant.name(lab.count),
                 column: workload.name().to_owned(),
@@ -142,21 +194,23 @@ fn compare(
                 resolved: lab.variant != Variant::Nothing && summary.differs_from(1.0, resolution),
             });
         }
-        report.add(Cell {
-            part: "peers",
-            table: "nothing installed, for comparison".to_owned(),
-            series: "nothing".to_owned(),
-            row: workload.name().to_owned(),
-            column: if redirected { "source of eth1" } else { "source of eth0" }.to_owned(),
-            unit: workload.unit(),
-            addresses: Some(FEW),
-            summary: Summary::of(absolute),
-            resolved: true,
-        });
-        let way = if redirected { ", source of eth1" } else { "" };
+        if comparison != Comparison::BothWays {
+            report.add(Cell {
+                part: "peers",
+                table: "nothing installed, for comparison".to_owned(),
+                series: "nothing".to_owned(),
+                row: workload.name().to_owned(),
+                column: if redirected { "source of eth1" } else { "source of eth0" }.to_owned(),
+                unit: workload.unit(),
+                addresses: Some(FEW),
+                summary: Summary::of(absolute),
+                resolved: true,
+            });
+        }
         report.note(format!(
-            "peers, {}{way}: differences of the ratio below {resolution:.3} are not resolved.",
+            "peers, {}{}: differences of the ratio below {resolution:.3} are not resolved.",
             workload.name(),
+            comparison.short(),
         ));
     }
     Ok(())

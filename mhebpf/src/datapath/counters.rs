@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
-    maps::{MapData, PerCpuHashMap},
+    maps::{MapData, PerCpuArray, PerCpuHashMap},
 };
-use mhebpf_ebpf::{CounterKey, Direction, Family, Reason};
+use mhebpf_ebpf::{CounterKey, DirectCounts, Direction, Family, Reason};
 
 use super::{maps::take, raw::Raw};
 
 /// The table of counters.
 pub struct Counters {
     map: PerCpuHashMap<MapData, Raw<CounterKey>, u64>,
+    direct: PerCpuArray<MapData, DirectCounts>,
 }
 
 /// One counter.
@@ -35,16 +36,25 @@ pub struct Count {
 
 impl Counters {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
-        Ok(Self { map: PerCpuHashMap::try_from(take(ebpf, "COUNTERS")?)? })
+        Ok(Self {
+            map: PerCpuHashMap::try_from(take(ebpf, "COUNTERS")?)?,
+            direct: PerCpuArray::try_from(take(ebpf, "DIRECT_COUNTS")?)?,
+        })
     }
 
     /// All counters, summed over the CPUs, in a fixed order.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses to read the map.
+    /// When the kernel refuses to read the maps.
     pub fn read(&self) -> Result<Vec<Count>> {
         let mut sums = BTreeMap::new();
+        let direct = self.direct.get(&0, 0).context("reading the counters")?;
+        for counts in direct.iter() {
+            for (place, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+                *sums.entry(CounterKey::of_direct(place)).or_default() += count;
+            }
+        }
         for entry in &self.map {
             let (Raw(key), per_cpu) = entry.context("reading the counters")?;
             sums.insert(key, per_cpu.iter().sum::<u64>());

@@ -213,8 +213,9 @@ pub(super) fn link_script(port: usize, generation: usize, mac: Mac, segment: Seg
     // With equal indices on both sides the kernel reports a change of carrier up to a second late
     // (`linkwatch_urgent_event` compares an interface's index with its peer's), hence two ranges. And the capture tells
     // links apart by index, so an old index must not mean a new link.
-    let n = 20 * generation + port;
-    let (outer, inner) = (1000 + n, 10 + n);
+    let outer = 1000 + 20 * generation + port;
+    // Once made anew, a link has an index beyond what the programs find without a hash.
+    let inner = if generation == 0 { 10 + port } else { 100_000 + 20 * generation + port };
     format!(
         "link add eth{port}_ext address {external} index {outer} type veth \
          peer name eth{port}_int address {mac} index {inner} netns {host}\n\
