@@ -54,7 +54,7 @@ const IPV6_SOURCE: [usize; 4] = [EthHdr::LEN + 8, EthHdr::LEN + 12, EthHdr::LEN 
 const IPV6_DESTINATION: [usize; 4] = [EthHdr::LEN + 24, EthHdr::LEN + 28, EthHdr::LEN + 32, EthHdr::LEN + 36];
 
 /// Whether a frame surely passes: it has an inline address of the interface as its source (egress) or destination
-/// (ingress), and [`crate::decide::decide`] lets it pass whatever else is the case.
+/// (ingress), or one in the interface's block, and [`crate::decide::decide`] lets it pass whatever else is the case.
 ///
 /// So nothing else is looked at: not the policy, since what is owned passes under all of them; not tags beside the
 /// frame, since what is in a VLAN passes too; nor the version and length in the IP header, since what is malformed
@@ -66,10 +66,13 @@ pub fn passes<F: Head + ?Sized>(direction: Direction, iface: &Iface, frame: &F) 
         return false;
     }
     match frame.word::<ETHERTYPE>() & ETHERTYPE_MASK {
-        IPV4 => iface.has_inline(match direction {
-            Direction::Egress => frame.word::<IPV4_SOURCE>(),
-            Direction::Ingress => frame.word::<IPV4_DESTINATION>(),
-        }),
+        IPV4 => {
+            let address = match direction {
+                Direction::Egress => frame.word::<IPV4_SOURCE>(),
+                Direction::Ingress => frame.word::<IPV4_DESTINATION>(),
+            };
+            iface.has_inline(address) || iface.has_in_block(address)
+        }
         IPV6 => {
             let [.., next_header, _] = (frame.word::<IPV6_SECOND_WORD>() as u32).to_ne_bytes();
             if next_header == NEXT_HEADER_ICMPV6 || !frame.has(IPV6_FRAME) {
@@ -85,7 +88,7 @@ pub fn passes<F: Head + ?Sized>(direction: Direction, iface: &Iface, frame: &F) 
                     pair::<{ IPV6_DESTINATION[2] }, { IPV6_DESTINATION[3] }>(frame),
                 ),
             };
-            iface.has_inline6(high, low)
+            iface.has_inline6(high, low) || iface.has_in_block6(high, low)
         }
         _ => false,
     }

@@ -76,12 +76,12 @@ macro_rules! is_enforced {
 
 is_enforced!(Send, Receive, Announce);
 
-/// An interface as the programs see it: one cache line for IPv4 and ARP, and two more for IPv6, found by its
-/// ifindex.
+/// An interface as the programs see it: one cache line for IPv4, two more for IPv6, and one for what is rarely looked at,
+/// found by its ifindex.
 ///
 /// The inline addresses are a positive cache of [`crate::Owners`], which is authoritative: a hit
 /// says "owned here" without a hash lookup, a miss says nothing. Slots may therefore be rewritten
-/// while packets are judged.
+/// while packets are judged. The blocks are the same for interfaces with more addresses than slots: a hit says "passes".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C, align(64))]
 pub struct Iface {
@@ -105,10 +105,26 @@ pub struct Iface {
     pub reserved: [u8; 2],
     /// Owned IPv4 addresses, one of each subnet first; [`Ipv4::UNSPECIFIED`] marks an empty slot.
     pub addresses: [Ipv4; INLINE_ADDRESSES],
-    /// The prefix length of the IPv4 address in the same slot, 0 to 32.
-    pub prefix_lengths: [u8; INLINE_ADDRESSES],
+    /// A block of IPv4 addresses of which each is owned or foreign, and passes either way.
+    pub block: Block<Ipv4>,
     /// Owned IPv6 addresses; [`Ipv6::UNSPECIFIED`] marks an empty slot.
     pub addresses6: [Slot6; INLINE_ADDRESSES],
+    /// A block of IPv6 addresses.
+    pub block6: Block<Slot6>,
+    /// The prefix length of the IPv4 address in the same slot, 0 to 32.
+    pub prefix_lengths: [u8; INLINE_ADDRESSES],
+    /// Zero.
+    pub reserved_too: [u8; 24],
+}
+
+/// The addresses that have a prefix in common. Zeroes make the block of the unspecified address, which passes anyway.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct Block<A> {
+    /// The last address: the prefix, and ones behind it.
+    pub last: A,
+    /// Ones for the bits behind the prefix.
+    pub behind: A,
 }
 
 /// An IPv6 address where its halves can be read with one load each.
@@ -116,7 +132,7 @@ pub struct Iface {
 #[repr(C, align(8))]
 pub struct Slot6(pub Ipv6);
 
-const _: () = assert!(size_of::<Iface>() == 192);
+const _: () = assert!(size_of::<Iface>() == 256);
 
 impl Iface {
     /// The interface is up and has carrier: a packet redirected to it gets out. Never set for a VRF device, whose
@@ -141,8 +157,11 @@ impl Iface {
         mac: [0; 6],
         reserved: [0; 2],
         addresses: [Ipv4::UNSPECIFIED; INLINE_ADDRESSES],
-        prefix_lengths: [0; INLINE_ADDRESSES],
+        block: Block { last: Ipv4::UNSPECIFIED, behind: Ipv4::UNSPECIFIED },
         addresses6: [Slot6(Ipv6::UNSPECIFIED); INLINE_ADDRESSES],
+        block6: Block { last: Slot6(Ipv6::UNSPECIFIED), behind: Slot6(Ipv6::UNSPECIFIED) },
+        prefix_lengths: [0; INLINE_ADDRESSES],
+        reserved_too: [0; 24],
     };
 
     /// The policy for packets that leave. An unknown number counts as [`Send::Off`].
@@ -235,6 +254,20 @@ impl Iface {
         is(a[0]) || is(a[1]) || is(a[2]) || is(a[3]) || is(a[4]) || is(a[5]) || is(a[6]) || is(a[7])
     }
 
+    /// Whether an IPv4 address, given as for [`Iface::has_inline`], is in the block.
+    #[inline(always)]
+    pub fn has_in_block(&self, address: u64) -> bool {
+        let Block { last, behind } = self.block;
+        address | u64::from(behind.to_wire()) == u64::from(last.to_wire())
+    }
+
+    /// Whether an IPv6 address, given as [`Ipv6::halves`], is in the block.
+    #[inline(always)]
+    pub fn has_in_block6(&self, high: u64, low: u64) -> bool {
+        let (last, behind) = (self.block6.last.0.halves(), self.block6.behind.0.halves());
+        (high | behind.0, low | behind.1) == last
+    }
+
     /// The own address to speak to `target` with: the first in a subnet that holds `target`, else the first
     /// of all.
     #[inline(always)]
@@ -272,6 +305,32 @@ mod tests {
         assert_eq!(iface.address_towards(Ipv4::new([192, 168, 3, 9])), Some(Ipv4::new([192, 168, 0, 100])));
         assert_eq!(iface.address_towards(Ipv4::new([172, 16, 0, 1])), Some(Ipv4::new([10, 0, 0, 1])));
         assert_eq!(Iface::EMPTY.address_towards(Ipv4::new([172, 16, 0, 1])), None);
+    }
+
+    #[test]
+    fn a_block_holds_what_has_its_prefix() {
+        let mut iface = Iface::EMPTY;
+        let has = |iface: &Iface, address| iface.has_in_block(Ipv4::new(address).to_wire().into());
+        assert!(!has(&iface, [10, 0, 0, 1]) && has(&iface, [0; 4]));
+        iface.block = Block { last: Ipv4::new([10, 0, 3, 255]), behind: Ipv4::new([0, 0, 3, 255]) };
+        assert!(has(&iface, [10, 0, 0, 0]) && has(&iface, [10, 0, 3, 255]));
+        assert!(!has(&iface, [10, 0, 4, 0]) && !has(&iface, [9, 255, 255, 255]) && !has(&iface, [0; 4]));
+
+        let slot = |octets| Slot6(Ipv6::new(octets));
+        let mut last = [0xff; 16];
+        last[..9].copy_from_slice(&[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0x0f]);
+        let mut behind = [0; 16];
+        behind[8..].fill(0xff);
+        behind[8] = 0x0f;
+        iface.block6 = Block { last: slot(last), behind: slot(behind) };
+        for (byte, value, expected) in
+            [(15, 7, true), (8, 0x0f, true), (8, 0x10, false), (7, 1, false), (0, 0x21, false)]
+        {
+            let mut address = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            address[byte] = value;
+            let (high, low) = Ipv6::new(address).halves();
+            assert_eq!(iface.has_in_block6(high, low), expected, "{address:?}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub use address::{Address, Ipv4, Ipv6};
 pub use counter::{CounterKey, DirectCounts, Direction, Family, Reason};
 pub use decide::{Act, Action, AddressTables, Tables, Verdict};
 pub use iface::{
-    Announce, DIRECT_IFACES, HIGH_IFACES, INLINE_ADDRESSES, Iface, Receive, Send, Slot6, Unknown,
+    Announce, Block, DIRECT_IFACES, HIGH_IFACES, INLINE_ADDRESSES, Iface, Receive, Send, Slot6, Unknown,
 };
 pub use next_hop::{Neighbour, NextHopKey};
 pub use owners::{FurtherOwnerKey, INLINE_OWNERS, Owners, OwnersKey};

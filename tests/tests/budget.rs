@@ -34,7 +34,7 @@ const ETH0: u32 = 10;
 
 /// What a packet may cost on its way through a program.
 struct Budget {
-    /// The first address of one, the last of eight, the last of 64, or a foreign one.
+    /// The first address of one, the last of eight, the last of 64 in a block or without one, or a foreign one.
     whose: Whose,
     protocol: Protocol,
     direction: Direction,
@@ -45,6 +45,8 @@ struct Budget {
 #[derive(Clone, Copy, Debug)]
 enum Whose {
     Own(u32),
+    /// The same where foreign sources are dropped, and so no block of addresses passes.
+    OwnWithoutBlock(u32),
     Foreign,
 }
 
@@ -73,21 +75,25 @@ const fn budget(
 use self::{Direction as D, Protocol as P, Whose as W};
 
 /// Instructions as the compiler makes them, and a few more: another version of it may need those.
-const BUDGETS: [Budget; 24] = [
+const BUDGETS: [Budget; 28] = [
     budget(W::Own(1), P::Ipv4, D::Egress, 33, 1),
     budget(W::Own(1), P::Ipv4, D::Ingress, 31, 1),
     budget(W::Own(8), P::Ipv4, D::Egress, 67, 1),
     budget(W::Own(8), P::Ipv4, D::Ingress, 65, 1),
-    budget(W::Own(64), P::Ipv4, D::Egress, 167, 2),
-    budget(W::Own(64), P::Ipv4, D::Ingress, 158, 2),
-    budget(W::Foreign, P::Ipv4, D::Egress, 169, 2),
-    budget(W::Foreign, P::Ipv4, D::Ingress, 156, 2),
+    budget(W::Own(64), P::Ipv4, D::Egress, 71, 1),
+    budget(W::Own(64), P::Ipv4, D::Ingress, 69, 1),
+    budget(W::OwnWithoutBlock(64), P::Ipv4, D::Egress, 172, 2),
+    budget(W::OwnWithoutBlock(64), P::Ipv4, D::Ingress, 162, 2),
+    budget(W::Foreign, P::Ipv4, D::Egress, 173, 2),
+    budget(W::Foreign, P::Ipv4, D::Ingress, 160, 2),
     budget(W::Own(1), P::Ipv6, D::Egress, 47, 1),
     budget(W::Own(1), P::Ipv6, D::Ingress, 45, 1),
     budget(W::Own(8), P::Ipv6, D::Egress, 76, 1),
     budget(W::Own(8), P::Ipv6, D::Ingress, 74, 1),
-    budget(W::Own(64), P::Ipv6, D::Egress, 217, 2),
-    budget(W::Own(64), P::Ipv6, D::Ingress, 177, 2),
+    budget(W::Own(64), P::Ipv6, D::Egress, 81, 1),
+    budget(W::Own(64), P::Ipv6, D::Ingress, 79, 1),
+    budget(W::OwnWithoutBlock(64), P::Ipv6, D::Egress, 222, 2),
+    budget(W::OwnWithoutBlock(64), P::Ipv6, D::Ingress, 182, 2),
     budget(W::Foreign, P::Ipv6, D::Egress, 218, 2),
     budget(W::Foreign, P::Ipv6, D::Ingress, 173, 2),
     budget(W::Own(1), P::Arp, D::Egress, 188, 3),
@@ -132,11 +138,12 @@ fn judge(
     protocol: Protocol,
     direction: Direction,
 ) -> Result<Executed> {
-    let (count, number) = match whose {
-        Whose::Own(count) => (count, count),
-        Whose::Foreign => (8, 200),
+    let (count, number, unknown) = match whose {
+        Whose::Own(count) => (count, count, Unknown::Pass),
+        Whose::OwnWithoutBlock(count) => (count, count, Unknown::Drop),
+        Whose::Foreign => (8, 200, Unknown::Pass),
     };
-    datapath.maps.write(&tables(count))?;
+    datapath.maps.write(&tables(count, unknown))?;
     let [judged, judged6] = own(number);
     let (other, other6) = (Ipv4Addr::new(198, 51, 100, 1), Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1));
     let leaves = direction == Direction::Egress;
@@ -173,7 +180,7 @@ fn own(number: u32) -> [IpAddr; 2] {
 }
 
 /// What the programs know of a host with one interface.
-fn tables(count: u32) -> Tables {
+fn tables(count: u32, unknown: Unknown) -> Tables {
     let addresses = (1..=count).flat_map(own).map(|local| {
         let subnet = prefix(local, if local.is_ipv4() { 24 } else { 64 });
         Address { ifindex: ETH0, local, subnet, tentative: false }
@@ -197,7 +204,7 @@ fn tables(count: u32) -> Tables {
         send: Send::Redirect,
         receive: Receive::Drop,
         announce: Announce::Enforce,
-        unknown: Unknown::Pass,
+        unknown,
         allow: Vec::new(),
     };
     let links = BTreeMap::from([(ETH0, link)]);

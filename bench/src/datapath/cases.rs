@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use mhebpf_ebpf::{Direction, Send};
+use mhebpf_ebpf::{Direction, Send, Unknown};
 
 use super::{
     frame::{ARP_SENDER, Content, IPV4_DESTINATION, IPV4_SOURCE, IPV6_DESTINATION, IPV6_SOURCE, from, to},
@@ -61,8 +61,25 @@ pub(crate) struct Case {
     pub(crate) prelude: Prelude,
     /// What the program must answer.
     pub(crate) answer: i32,
-    /// The host's addresses of each family, and what it does to violations that it sends.
-    pub(crate) host: (u32, Send),
+    pub(crate) host: Setting,
+}
+
+/// What is different from host to host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Setting {
+    /// How many addresses of each family it has.
+    pub(crate) count: u32,
+    /// What it does to violations that it sends.
+    pub(crate) send: Send,
+    /// What it does to foreign sources. Where they are dropped, no block of addresses passes without a lookup.
+    pub(crate) unknown: Unknown,
+}
+
+impl Setting {
+    /// A key to find the host by.
+    pub(crate) const fn key(self) -> (u32, u8, u8) {
+        (self.count, self.send as u8, self.unknown as u8)
+    }
 }
 
 /// All of them.
@@ -74,6 +91,12 @@ pub(crate) fn all() -> Vec<Case> {
                 cases.extend(datagrams("own", Whose::Own, key, count, Send::Redirect));
             }
         }
+    }
+    for (key, count) in
+        [(Key::Hot, 64), (Key::Hot, 1_000), (Key::Random, 1_000), (Key::Hot, MOST), (Key::Random, MOST)]
+    {
+        let cases_here = datagrams("own, looked up", Whose::Own, key, count, Send::Redirect);
+        cases.extend(cases_here.into_iter().map(looked_up));
     }
     for (key, count) in [(Key::Hot, FEW), (Key::Random, FEW), (Key::Hot, MOST), (Key::Random, MOST)] {
         cases.extend(datagrams("foreign", Whose::Foreign, key, count, Send::Redirect));
@@ -90,6 +113,8 @@ pub(crate) fn all() -> Vec<Case> {
     ] {
         cases.extend(datagrams(what, whose, Key::Cold, count, Send::Redirect));
     }
+    let cold = datagrams("own, looked up", Whose::Own, Key::Cold, MOST, Send::Redirect);
+    cases.extend(cold.into_iter().map(looked_up));
     cases.extend(discovery());
     cases
 }
@@ -99,6 +124,11 @@ enum Whose {
     Own,
     Foreign,
     Elsewhere,
+}
+
+/// The same where a block of addresses does not pass by itself: as with addresses of several interfaces mixed up.
+fn looked_up(case: Case) -> Case {
+    Case { host: Setting { unknown: Unknown::Drop, ..case.host }, ..case }
 }
 
 /// Datagrams of both families in both directions. What ETH0 owns crosses ETH1 where it is to be a violation.
@@ -145,7 +175,7 @@ fn datagrams(what: &'static str, whose: Whose, key: Key, count: u32, send: Send)
                     address: (key != Key::Hot).then_some(written),
                 },
                 answer,
-                host: (count, send),
+                host: Setting { count, send, unknown: Unknown::Pass },
             });
         }
     }
@@ -163,7 +193,7 @@ fn discovery() -> Vec<Case> {
         content,
         prelude: Prelude::default(),
         answer,
-        host: (FEW, Send::Redirect),
+        host: Setting { count: FEW, send: Send::Redirect, unknown: Unknown::Pass },
     };
     let (own, foreign) = (OF_ETH1, NEIGHBOUR);
     let elsewhere = last(OF_ETH0, FEW);

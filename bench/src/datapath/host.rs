@@ -7,7 +7,9 @@ use std::{
 
 use ipnet::IpNet;
 use mhebpf::model::{Address, Framing, Hop, Host, Link, LinkKind, Policy, Route, Tables, host};
-use mhebpf_ebpf::{Announce, Receive, Send, Unknown};
+use mhebpf_ebpf::{Announce, Receive};
+
+use super::cases::Setting;
 
 /// The interface with the many addresses.
 pub(crate) const ETH0: u32 = 10;
@@ -44,8 +46,8 @@ pub(crate) fn last6(first: Ipv6Addr, count: u32) -> Ipv6Addr {
     Ipv6Addr::from_bits(first.to_bits() + u128::from(count) - 1)
 }
 
-/// What the programs know of a host where ETH0 has `count` addresses of each family.
-pub(crate) fn tables(count: u32, send: Send) -> Tables {
+/// What the programs know of a host where ETH0 has the addresses.
+pub(crate) fn tables(Setting { count, send, unknown }: Setting) -> Tables {
     let mut addresses = Vec::new();
     for number in 1..=count {
         addresses.push(address(ETH0, last(OF_ETH0, number).into(), 8));
@@ -65,13 +67,8 @@ pub(crate) fn tables(count: u32, send: Send) -> Tables {
         routes: subnets.into_iter().map(|(ifindex, destination)| route(ifindex, destination)).collect(),
         ..Host::default()
     };
-    let policy = Policy {
-        send,
-        receive: Receive::Drop,
-        announce: Announce::Enforce,
-        unknown: Unknown::Pass,
-        allow: Vec::new(),
-    };
+    let policy =
+        Policy { send, receive: Receive::Drop, announce: Announce::Enforce, unknown, allow: Vec::new() };
     Tables::new(&host, &BTreeMap::from([(ETH0, policy.clone()), (ETH1, policy)]))
 }
 

@@ -29,11 +29,11 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use mhebpf::datapath::{Datapath, load};
-use mhebpf_ebpf::{Direction, Send};
+use mhebpf_ebpf::Direction;
 use mhebpf_tests::NetNs;
 
 use self::{
-    cases::{Case, Key},
+    cases::{Case, Key, Setting},
     host::{ETH0, ETH1},
 };
 use crate::{
@@ -81,15 +81,14 @@ fn measure_here(effort: &Effort, report: &mut Report) -> Result<()> {
     let cases = cases::all();
     let mut hosts = BTreeMap::new();
     for Case { host, .. } in &cases {
-        let key = (host.0, host.1 as u8);
-        if let Entry::Vacant(entry) = hosts.entry(key) {
-            entry.insert(Host::new(host.0, host.1)?);
+        if let Entry::Vacant(entry) = hosts.entry(host.key()) {
+            entry.insert(Host::new(*host)?);
         }
     }
     let benches = cases
         .into_iter()
         .map(|case| {
-            let host = &hosts[&(case.host.0, case.host.1 as u8)];
+            let host = &hosts[&case.host.key()];
             Bench::new(case, host)
         })
         .collect::<Result<Vec<_>>>()?;
@@ -135,9 +134,9 @@ const INGRESS: usize = 1;
 const EMPTY: usize = 2;
 
 impl Host {
-    fn new(addresses: u32, send: Send) -> Result<Self> {
+    fn new(setting: Setting) -> Result<Self> {
         let mut datapath = load()?;
-        datapath.maps.write(&host::tables(addresses, send))?;
+        datapath.maps.write(&host::tables(setting))?;
         let egress = datapath.programs.egress()?.fd()?.try_clone()?;
         let ingress = datapath.programs.ingress()?.fd()?.try_clone()?;
         let empty = prelude::empty().context("loading an empty program")?;
@@ -220,12 +219,12 @@ fn add_cells(report: &mut Report, benches: &[Bench], rounds: &[Vec<Round>], tabl
             series: format!("{} {}, {}", case.protocol, case.what, case.key.name()),
             row: match case.key {
                 _ if !is_datagram => format!("{} {}", case.protocol, case.what),
-                Key::Cold => format!("{}, {}", case.what, case.host.0),
-                Key::Hot | Key::Random => format!("{}, {}, {}", case.what, case.host.0, case.key.name()),
+                Key::Cold => format!("{}, {}", case.what, case.host.count),
+                Key::Hot | Key::Random => format!("{}, {}, {}", case.what, case.host.count, case.key.name()),
             },
             column: if is_datagram { format!("{} {direction}", case.protocol) } else { direction.to_owned() },
             unit: "ns",
-            addresses: Some(case.host.0),
+            addresses: Some(case.host.count),
             summary,
             resolved: summary.differs_from(0.0, resolution),
         });

@@ -1,5 +1,6 @@
 //! The tables that the programs decide from, computed from a [`Host`].
 
+mod blocks;
 mod family;
 mod inline;
 #[cfg(test)]
@@ -10,13 +11,13 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
 };
 
 use ipnet::IpNet;
 use mhebpf_ebpf::{
-    AddressTables, FurtherOwnerKey, INLINE_OWNERS, Iface, Ipv4, Ipv6, Neighbour, NextHopKey, Owners,
-    OwnersKey, Slot6,
+    AddressTables, Block, FurtherOwnerKey, INLINE_OWNERS, Iface, Ipv4, Ipv6, Neighbour, NextHopKey, Owners,
+    OwnersKey, Slot6, Unknown,
 };
 
 pub use self::family::{FamilyTables, WireAddress};
@@ -70,6 +71,12 @@ impl Tables {
             tables.ifaces.insert(link.index, iface);
         }
         tables.fill_inline_addresses(&stacking);
+        for ((ifindex, _), block) in blocks::of_interfaces(&ownerships, &with_prefixes) {
+            // Where foreign sources are dropped, whether an address is foreign matters.
+            if policies.get(&ifindex).is_some_and(|policy| policy.unknown == Unknown::Pass) {
+                tables.set_block(ifindex, block);
+            }
+        }
         let owners = ownerships.distinct().iter().flat_map(|each| each.owners.iter().copied()).collect();
         for ((owner, prefix), next_hop) in next_hops::of_owners(host, &owners) {
             tables.insert_next_hop(owner, prefix, next_hop);
@@ -100,6 +107,19 @@ impl Tables {
                         iface.addresses6[slot] = Slot6(local.into());
                     }
                 }
+            }
+        }
+    }
+
+    fn set_block(&mut self, ifindex: u32, block: IpNet) {
+        let Some(iface) = self.ifaces.get_mut(&ifindex) else { return };
+        match block {
+            IpNet::V4(net) => {
+                iface.block = Block { last: net.broadcast().into(), behind: net.hostmask().into() };
+            }
+            IpNet::V6(net) => {
+                let slot = |address: Ipv6Addr| Slot6(address.into());
+                iface.block6 = Block { last: slot(net.broadcast()), behind: slot(net.hostmask()) };
             }
         }
     }

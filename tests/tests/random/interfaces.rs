@@ -7,8 +7,8 @@ use proptest::{
     sample::{Index, select},
 };
 
-use super::addresses::Pool;
-use crate::oracle::{Address, Announce, Interface, Kind, Policy, Receive, Send, Unknown};
+use super::addresses::{Pool, nth};
+use crate::oracle::{Address, Announce, Interface, Kind, Policy, Prefix, Receive, Send, Unknown};
 
 /// The tables of VRFs count up from here.
 pub(super) const FIRST_TABLE_OF_VRF: u32 = 1000;
@@ -23,6 +23,7 @@ pub(super) struct InterfaceRecipe {
     up: bool,
     route_localnet: bool,
     addresses: Vec<Index>,
+    crowd: Option<(Index, u8, u8)>,
     link_local: Option<u8>,
     loopback: Option<bool>,
     pub(super) connected: bool,
@@ -62,14 +63,16 @@ pub(super) fn interfaces() -> impl Strategy<Value = InterfaceRecipe> {
         // More than the programs keep with the interface, of each family.
         2 => vec(any::<Index>(), 12..24),
     ];
-    let addresses = (addresses, option::weighted(0.6, 1..4u8), option::weighted(0.05, any::<bool>()));
+    // More than the programs keep with the interface, next to each other and mostly its alone.
+    let crowd = option::weighted(0.2, (any::<Index>(), 16..200u8, 6..40u8));
+    let addresses = (addresses, crowd, option::weighted(0.6, 1..4u8), option::weighted(0.05, any::<bool>()));
     let state = (prop::bool::weighted(0.85), prop::bool::weighted(0.15), prop::bool::weighted(0.9));
     let link = (kind, vec(any::<Index>(), 1..6), any::<[u8; 3]>(), any::<Index>());
     (link, state, addresses, option::weighted(0.9, policies())).prop_map(
         |(
             (kind, others, mac, mtu),
             (up, route_localnet, connected),
-            (addresses, link_local, loopback),
+            (addresses, crowd, link_local, loopback),
             policy,
         )| {
             InterfaceRecipe {
@@ -80,6 +83,7 @@ pub(super) fn interfaces() -> impl Strategy<Value = InterfaceRecipe> {
                 up,
                 route_localnet,
                 addresses,
+                crowd,
                 link_local,
                 loopback,
                 connected,
@@ -162,6 +166,15 @@ impl InterfaceRecipe {
             }
         };
         self.addresses.iter().map(|pick| *pick.get(&pool.addresses)).for_each(&mut add);
+        if let Some((subnet, first, count)) = self.crowd
+            && let subnet = subnet.get(&pool.subnets)
+            // Behind short ones there are other subnets.
+            && Prefix::exact(subnet.address).length - subnet.length >= 8
+        {
+            let address =
+                |number| Address { local: nth(subnet.address, number), peer: None, length: subnet.length };
+            (first..first + count).map(address).for_each(&mut add);
+        }
         if let Some(number) = self.link_local.filter(|_| has_ipv6) {
             add(plain([0xfe80, 0, 0, 0, 0, 0, 0, number.into()], 64));
         }
