@@ -127,8 +127,9 @@ enum Whose {
 }
 
 /// The same where a block of addresses does not pass by itself: as with addresses of several interfaces mixed up.
-fn looked_up(case: Case) -> Case {
-    Case { host: Setting { unknown: Unknown::Drop, ..case.host }, ..case }
+fn looked_up(mut case: Case) -> Case {
+    case.host.unknown = Unknown::Drop;
+    case
 }
 
 /// Datagrams of both families in both directions. What ETH0 owns crosses ETH1 where it is to be a violation.
