@@ -7,7 +7,7 @@ mod format;
 mod monitor;
 mod status;
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use glob::Pattern;
@@ -28,7 +28,7 @@ use crate::{config::Source, datapath::Hook};
 #[command(version, about, propagate_version = true)]
 pub struct Cli {
     /// Says more; twice, all.
-    #[arg(short, long, action = ArgAction::Count, global = true)]
+    #[arg(short, long, action = ArgAction::Count, env = "MHEBPF_VERBOSE", global = true)]
     pub verbose: u8,
     /// How the log on standard error is written [default: human]
     #[arg(long, value_name = "FORMAT", env = "MHEBPF_LOG_FORMAT", global = true, hide_short_help = true)]
@@ -66,7 +66,8 @@ pub enum Command {
 }
 
 /// How the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One line of text for each event
     Human,
@@ -139,6 +140,10 @@ pub struct RunOptions {
     /// How the programs are attached [default: auto]
     #[arg(long, env = "MHEBPF_HOOK", help_heading = HOW)]
     pub hook: Option<Hook>,
+
+    /// Serve metrics for Prometheus over HTTP, at /metrics of this address and port, such as 127.0.0.1:9469
+    #[arg(long, value_name = "ADDRESS:PORT", env = "MHEBPF_METRICS", help_heading = HOW, value_parser = parse_address)]
+    pub metrics: Option<SocketAddr>,
 
     /// The configuration file; without this option /etc/mhebpf.toml, if it is there
     #[arg(short, long, value_name = "FILE", env = "MHEBPF_CONFIG", help_heading = HOW)]
@@ -238,6 +243,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         Some(seconds) if seconds <= 365 * 24 * 3600 => Ok(Duration::from_secs(seconds)),
         _ => Err("that is more than a year: leave it out to run until stopped".to_owned()),
     }
+}
+
+/// Reads an address and a port, such as `127.0.0.1:9469` or `[::1]:9469`.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "expected an address and a port, as in 127.0.0.1:9469 or [::1]:9469".to_owned())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{
     fmt, fs, io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,7 +13,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::{
-    cli::{AnnouncePolicy, Mode, ReceivePolicy, SendPolicy, UnknownPolicy, parse_duration},
+    cli::{
+        AnnouncePolicy, LogFormat, Mode, ReceivePolicy, SendPolicy, UnknownPolicy, parse_address,
+        parse_duration,
+    },
     datapath::Hook,
 };
 
@@ -45,6 +48,13 @@ pub struct Config {
     pub run_for: Option<Duration>,
     /// `--hook`
     pub hook: Option<Hook>,
+    /// `--metrics`
+    #[serde(deserialize_with = "address_and_port")]
+    pub metrics: Option<SocketAddr>,
+    /// `--log-format`
+    pub log_format: Option<LogFormat>,
+    /// `--verbose`: how often.
+    pub verbose: Option<u8>,
     /// What is different on some interfaces. Where several tables match, the last that says something counts;
     /// what they allow adds up.
     pub interface: Vec<InterfaceTable>,
@@ -101,6 +111,11 @@ impl<'de> Deserialize<'de> for IpNetOrAddress {
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_duration(&text).map(Some).map_err(|error| de::Error::custom(format!("`{text}`: {error}")))
+}
+
+fn address_and_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_address(&text).map(Some).map_err(|error| de::Error::custom(format!("`{text}`: {error}")))
 }
 
 impl Config {

@@ -3,6 +3,7 @@
 mod advice;
 mod answers;
 mod flows;
+mod measures;
 mod memory;
 mod pace;
 mod signals;
@@ -29,12 +30,13 @@ use crate::{
     announce::Announcer,
     cli::RunOptions,
     control::{Answer, Control, Question},
-    datapath::{self, Attachments, Datapath, Hook},
+    datapath::{self, Attachments, Datapath},
     instance::Instance,
+    metrics,
     model::{Host, Policy, Selection, Selector, Tables},
     netlink::{Dumper, Events, Snapshot},
     preflight,
-    settings::Settings,
+    settings::{Fixed, Settings},
     summary,
     usage::UsageError,
 };
@@ -60,21 +62,30 @@ pub async fn run(options: &RunOptions) -> Result<()> {
     };
     preflight::check()?;
     let instance = Instance::claim().await?;
-    let mut signals = Signals::new(options.run_for.or(config.run_for))?;
+    let fixed = Fixed::new(options, &config);
+    let scrapes = match fixed.metrics {
+        Some(address) => Some(metrics::Listener::bind(address).await?),
+        None => None,
+    };
+    let mut signals = Signals::new(fixed.run_for)?;
     // Subscribed before the first dump, so that nothing falls between the two.
     let mut events = Events::subscribe()?;
     let mut control = Control::serve(instance.listener()?)?;
-    let hook = options.hook.or(config.hook).unwrap_or(Hook::Auto);
+    if let Some(scrapes) = scrapes {
+        scrapes.serve(control.asks());
+    }
     let datapath = datapath::load()?;
     let mut daemon = Daemon {
         options,
         settings,
         selector,
+        fixed,
         announcer: Announcer::default(),
-        attachments: Attachments::new(hook),
+        attachments: Attachments::new(fixed.hook),
         watch: Watch::new(&datapath.samples)?,
         datapath,
         history: History::begin(),
+        totals: metrics::Totals::default(),
         selection: None,
         policies: BTreeMap::new(),
         names: BTreeMap::new(),
@@ -96,11 +107,13 @@ struct Daemon<'a> {
     options: &'a RunOptions,
     settings: Settings,
     selector: Selector,
+    fixed: Fixed,
     announcer: Announcer,
     attachments: Attachments,
     datapath: Datapath,
     watch: Watch,
     history: History,
+    totals: metrics::Totals,
     /// The last selection, to log only what changes.
     selection: Option<Selection>,
     /// What is enforced now, by ifindex.
@@ -116,9 +129,7 @@ impl Daemon<'_> {
     fn start(&mut self, dumper: &mut Dumper, events: &Events) -> Result<Pace> {
         let mut pace = Pace::default();
         self.watch.observe(self.settings.observes(), &mut self.datapath.samples);
-        let result = self.synchronise(dumper, events);
-        self.history.note(&result);
-        match result {
+        match self.synchronise_and_note(dumper, events) {
             Err(error) if self.attachments.names().next().is_none() => return Err(error),
             result => pace.note(result),
         }
@@ -178,9 +189,7 @@ impl Daemon<'_> {
             has_worked = true;
             let started = Instant::now();
             events.forget_pending();
-            let result = self.synchronise(dumper, events);
-            self.history.note(&result);
-            pace.note(result);
+            pace.note(self.synchronise_and_note(dumper, events));
             // At most half of the time is spent synchronising, however long a burst of changes is.
             let rest = sleep(started.elapsed());
             tokio::pin!(rest);
@@ -211,6 +220,9 @@ impl Daemon<'_> {
                 // Who does not wait for the answer any more needs none.
                 let _ = sender.send(answer);
             }
+            Question::Measures(sender) => {
+                let _ = sender.send(self.measures(dumper, events).map(Box::new));
+            }
             Question::Watch(lines) => {
                 let context = watch::Context { host: dumper.last(), tables: self.datapath.maps.written() };
                 self.watch.begin(lines, &mut self.datapath.samples, &context);
@@ -238,8 +250,8 @@ impl Daemon<'_> {
         });
         match loaded {
             Ok((settings, selector, config)) => {
-                if self.options.hook.or(config.hook).unwrap_or(Hook::Auto) != self.attachments.wanted_hook() {
-                    warn!("the hook stays as it is until mhebpf is started again");
+                for option in self.fixed.changed(&Fixed::new(self.options, &config)) {
+                    warn!("`{option}` stays as it is until mhebpf is started again");
                 }
                 info!("reloaded {source}: {}", settings.intent());
                 (self.settings, self.selector) = (settings, selector);
@@ -250,6 +262,13 @@ impl Daemon<'_> {
             Err(error) => error!("reloading {source}: {error:#}; what was in force stays in force"),
         }
         tell_service_manager(&[NotifyState::Ready]);
+    }
+
+    fn synchronise_and_note(&mut self, dumper: &mut Dumper, events: &Events) -> Result<Outcome> {
+        let started = Instant::now();
+        let result = self.synchronise(dumper, events);
+        self.history.note(&result, started.elapsed());
+        result
     }
 
     /// Dumps the host and brings maps and attachments in step with it.

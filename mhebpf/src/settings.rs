@@ -1,12 +1,15 @@
 //! What is to be enforced where: the command line and the configuration file together.
 
+use std::{net::SocketAddr, time::Duration};
+
 use anyhow::Result;
 use glob::Pattern;
 use mhebpf_ebpf::{Announce, Receive, Send, Unknown};
 
 use crate::{
-    cli::{AnnouncePolicy, Mode, ReceivePolicy, RunOptions, SendPolicy, UnknownPolicy, name},
+    cli::{AnnouncePolicy, LogFormat, Mode, ReceivePolicy, RunOptions, SendPolicy, UnknownPolicy, name},
     config::{Config, InterfaceTable},
+    datapath::Hook,
     model::{Policy, Selector},
 };
 
@@ -65,6 +68,11 @@ impl Settings {
         text
     }
 
+    /// The mode in the words of the command line.
+    pub fn mode(&self) -> String {
+        name(&self.mode)
+    }
+
     /// Whether nothing is changed at all.
     pub fn observes(&self) -> bool {
         self.mode == Mode::Observe
@@ -111,6 +119,46 @@ impl Settings {
         };
         // Observing changes nothing at all.
         if self.mode == Mode::Observe { policy.observing() } else { policy }
+    }
+}
+
+/// What holds from the start to the end of a run, whatever a file that is read again says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fixed {
+    /// How the programs are attached.
+    pub hook: Hook,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
+    /// After which time the run ends.
+    pub run_for: Option<Duration>,
+    /// How the log is written, as the file says.
+    log_format: Option<LogFormat>,
+    /// How much the log says, as the file says.
+    verbose: Option<u8>,
+}
+
+impl Fixed {
+    /// Of the command line and the configuration file together.
+    pub fn new(options: &RunOptions, config: &Config) -> Self {
+        Self {
+            hook: options.hook.or(config.hook).unwrap_or(Hook::Auto),
+            metrics: options.metrics.or(config.metrics),
+            run_for: options.run_for.or(config.run_for),
+            log_format: config.log_format,
+            verbose: config.verbose,
+        }
+    }
+
+    /// The keys whose values are others now.
+    pub fn changed(&self, now: &Self) -> impl Iterator<Item = &'static str> + use<> {
+        let keys = [
+            ("hook", self.hook != now.hook),
+            ("metrics", self.metrics != now.metrics),
+            ("for", self.run_for != now.run_for),
+            ("log-format", self.log_format != now.log_format),
+            ("verbose", self.verbose != now.verbose),
+        ];
+        keys.into_iter().filter_map(|(key, differs)| differs.then_some(key))
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{Answer, Request, is_trusted};
+use crate::metrics::Measures;
 
 /// How long a request may be, in bytes.
 const REQUEST: u64 = 4096;
@@ -31,6 +32,8 @@ const QUEUE: usize = 1024;
 pub enum Question {
     /// How it is.
     Status(oneshot::Sender<Answer>),
+    /// What is measured.
+    Measures(oneshot::Sender<Result<Box<Measures>>>),
     /// To send lines of [`Answer`]s to a monitor, for as long as the channel is open.
     Watch(mpsc::Sender<Arc<str>>),
     /// To see which of those channels are still open.
@@ -40,6 +43,7 @@ pub enum Question {
 /// What clients ask.
 #[derive(Debug)]
 pub struct Control {
+    asks: mpsc::Sender<Question>,
     questions: mpsc::Receiver<Question>,
 }
 
@@ -56,8 +60,13 @@ impl Control {
         };
         let listener = registered().context("listening for status and monitor")?;
         let (asks, questions) = mpsc::channel(CLIENTS);
-        tokio::spawn(accept(listener, asks));
-        Ok(Self { questions })
+        tokio::spawn(accept(listener, asks.clone()));
+        Ok(Self { asks, questions })
+    }
+
+    /// A way for others to ask.
+    pub fn asks(&self) -> mpsc::Sender<Question> {
+        self.asks.clone()
     }
 
     /// Waits for the next question. Cancelling loses none.

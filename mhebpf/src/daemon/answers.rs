@@ -1,17 +1,21 @@
 //! How the daemon is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Result;
 use mhebpf_ebpf::{Announce, Direction, Receive, Send, Unknown};
 use tokio::time::Instant;
 
-use super::Daemon;
+use super::{Daemon, pace::Outcome};
 use crate::{
     control::protocol::{
         Chain, Counter, Former, Interface, LeftOut, Owned, Policy, Resynchronisations, Status,
     },
     datapath::Count,
+    metrics::Durations,
     model::{
         Host, LinkKind, Stacking,
         reasons::{self, Claim},
@@ -23,22 +27,46 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct History {
     started: Instant,
-    in_step: Option<Instant>,
-    synchronisations: u64,
-    failures: u64,
+    /// The same by the time of day.
+    pub(super) started_at: SystemTime,
+    /// Whether the last synchronisation found the host as the maps are.
+    pub(super) is_in_step: bool,
+    /// When one did last.
+    pub(super) in_step: Option<Instant>,
+    /// The same by the time of day.
+    pub(super) in_step_at: Option<SystemTime>,
+    pub(super) synchronisations: u64,
+    pub(super) failures: u64,
+    pub(super) durations: Durations,
     /// Of subscriptions that were given up.
-    overruns: u64,
+    pub(super) overruns: u64,
 }
 
 impl History {
     pub(super) fn begin() -> Self {
-        Self { started: Instant::now(), in_step: None, synchronisations: 0, failures: 0, overruns: 0 }
+        Self {
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            is_in_step: false,
+            in_step: None,
+            in_step_at: None,
+            synchronisations: 0,
+            failures: 0,
+            durations: Durations::default(),
+            overruns: 0,
+        }
     }
 
-    pub(super) fn note<T>(&mut self, result: &Result<T>) {
+    /// Notes a synchronisation, and how long it took.
+    pub(super) fn note(&mut self, result: &Result<Outcome>, took: Duration) {
+        self.is_in_step = matches!(result, Ok(Outcome::InStep));
+        if self.is_in_step {
+            self.in_step = Some(Instant::now());
+            self.in_step_at = Some(SystemTime::now());
+        }
         if result.is_ok() {
             self.synchronisations += 1;
-            self.in_step = Some(Instant::now());
+            self.durations.note(took);
         } else {
             self.failures += 1;
         }
@@ -166,7 +194,8 @@ fn owned(host: &Host, claim: &Claim) -> Owned {
     }
 }
 
-fn words(policy: &crate::model::Policy) -> Policy {
+/// A policy in the words of the configuration file.
+pub(super) fn words(policy: &crate::model::Policy) -> Policy {
     let word = |word: &str| word.to_owned();
     Policy {
         send: word(match policy.send {

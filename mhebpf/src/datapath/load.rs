@@ -7,7 +7,7 @@ use aya::{
 };
 use tracing::debug;
 
-use super::{Counters, Maps, Samples, loader};
+use super::{Capacities, Counters, Maps, Samples, loader};
 
 /// The object that the build script has compiled.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mhebpf-bpf"));
@@ -27,6 +27,8 @@ pub struct Datapath {
     pub counters: Counters,
     /// What they show of packets that did not simply pass.
     pub samples: Samples,
+    /// For how many entries the maps have room.
+    pub capacities: Capacities,
 }
 
 /// The loaded classifiers.
@@ -58,6 +60,7 @@ fn load_with(xfrm: u8) -> Result<Datapath> {
     let mut ebpf = loader::new().override_global("XFRM", &xfrm, true).load(OBJECT).context(
         "creating the BPF maps (before Linux 5.11 this needs CAP_SYS_RESOURCE: run mhebpf as root)",
     )?;
+    let capacities = Capacities::of(&ebpf)?;
     let maps = Maps::take(&mut ebpf)?;
     let counters = Counters::take(&mut ebpf)?;
     let samples = Samples::take(&mut ebpf)?;
@@ -69,7 +72,7 @@ fn load_with(xfrm: u8) -> Result<Datapath> {
             )
         })?;
     }
-    Ok(Datapath { programs, maps, counters, samples })
+    Ok(Datapath { programs, maps, counters, samples, capacities })
 }
 
 /// Loads a program, and again where a signal has come meanwhile: the verifier gives up for any (`bpf_check`, Linux 6.18),

@@ -1,6 +1,7 @@
 //! The programs and maps in the kernel.
 
 mod attach;
+mod capacity;
 mod chain;
 mod clsact;
 mod counters;
@@ -12,6 +13,7 @@ mod raw;
 mod samples;
 
 pub use attach::{Attachments, Hook};
+pub use capacity::Capacities;
 pub use chain::Place;
 pub use counters::{Count, Counters};
 pub use load::{Datapath, Programs, load, object};

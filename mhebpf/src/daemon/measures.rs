@@ -1,0 +1,104 @@
+//! What the daemon measures, for those who scrape it.
+
+use std::{
+    fs,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result};
+use mhebpf_ebpf::DIRECT_IFACES;
+
+use super::{Daemon, answers::words};
+use crate::{
+    datapath::Capacities,
+    metrics::{Fill, Interface, Measures},
+    model::Tables,
+    netlink::{Dumper, Events},
+};
+
+impl Daemon<'_> {
+    /// Takes what is there: nothing is dumped, and no interface is asked.
+    ///
+    /// # Errors
+    ///
+    /// When the counters can't be read.
+    pub(super) fn measures(&mut self, dumper: &Dumper, events: &Events) -> Result<Measures> {
+        let counts = self.datapath.counters.read()?;
+        let names = &self.names;
+        let name = |ifindex| names.get(&ifindex).cloned().unwrap_or_else(|| format!("if{ifindex}"));
+        self.totals.add(&counts, name);
+        let tables = self.datapath.maps.written();
+        let history = &self.history;
+        Ok(Measures {
+            mode: self.settings.mode(),
+            packets: self.totals.series().map(|(series, packets)| (series.clone(), packets)).collect(),
+            interfaces: self.measured_interfaces(dumper),
+            local_addresses: tables.local_addresses(),
+            next_hops: tables.ipv4.next_hops.len() + tables.ipv6.next_hops.len(),
+            maps: fills(tables, counts.len(), &self.datapath.capacities),
+            synchronisations: history.synchronisations,
+            failures: history.failures,
+            interrupted_dumps: dumper.interrupted(),
+            overruns: history.overruns + events.overruns(),
+            durations: history.durations.clone(),
+            in_step: history.is_in_step && !events.is_pending(),
+            last_in_step: history.in_step_at.map(since_1970),
+            last_in_step_age: history.in_step.map(|at| at.elapsed().as_secs_f64()),
+            suppressed_samples: self.datapath.samples.suppressed().context("measuring")?,
+            started: since_1970(history.started_at),
+            processor_time: processor_time().as_secs_f64(),
+            resident_memory: resident_memory(),
+        })
+    }
+
+    fn measured_interfaces(&self, dumper: &Dumper) -> Vec<Interface> {
+        let of = |(ifindex, policy): (&u32, _)| {
+            let link = dumper.last().links.get(ifindex)?;
+            Some(Interface {
+                name: link.name.clone(),
+                up: link.up,
+                hook: self.attachments.hook_of(*ifindex).map_or("none", |hook| hook.name()),
+                policy: words(policy),
+            })
+        };
+        self.policies.iter().filter_map(of).collect()
+    }
+}
+
+/// How full the maps are whose entries come and go.
+fn fills(tables: &Tables, counters: usize, capacities: &Capacities) -> Vec<Fill> {
+    let high = tables.ifaces.range(DIRECT_IFACES..).count();
+    let entries = [
+        ("COUNTERS", counters),
+        ("FURTHER_OWNERS", tables.further_owners.len()),
+        ("IFACE_SLOTS", high),
+        ("NEXT_HOPS", tables.ipv4.next_hops.len()),
+        ("NEXT_HOPS6", tables.ipv6.next_hops.len()),
+        ("OWNERS", tables.ipv4.owners.len()),
+        ("OWNERS6", tables.ipv6.owners.len()),
+        ("PREFIXES", tables.ipv4.prefixes.len()),
+        ("PREFIXES6", tables.ipv6.prefixes.len()),
+    ];
+    let fill = |(map, entries)| Some(Fill { map, entries, capacity: capacities.get(map)? });
+    entries.into_iter().filter_map(fill).collect()
+}
+
+fn since_1970(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+fn processor_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is valid, and the clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
+/// In bytes; `None` where there is no /proc.
+fn resident_memory() -> Option<u64> {
+    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    // SAFETY: no pointers are involved.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    Some(pages * u64::try_from(page).ok()?)
+}

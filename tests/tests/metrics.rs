@@ -1,0 +1,520 @@
+//! `mhebpf run --metrics`: what is served to Prometheus, and that scraping disturbs nothing.
+
+mod openmetrics;
+
+use std::{
+    env, fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    process::{self, Command, Stdio},
+    thread,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use mhebpf_tests::{
+    Daemon, Lab, Mac, NetNs, PATIENCE,
+    features::{self, Feature},
+    skip, wait_until,
+};
+use openmetrics::Exposition;
+use serde_json::Value;
+
+/// Every lab has a loopback of its own.
+const ADDRESS: &str = "127.0.0.1:9469";
+const DASHBOARD: &str = include_str!("../../docs/metrics/dashboard.json");
+const ALERTS: &str = include_str!("../../docs/metrics/alerts.yml");
+const ALERT_TESTS: &str = include_str!("../../docs/metrics/alerts_test.yml");
+
+/// An answer of the daemon: status, head and body.
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+fn connect() -> Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&ADDRESS.parse::<SocketAddr>()?, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// Sends a request and reads until the daemon closes the connection.
+fn ask(mut stream: TcpStream, method: &str, path: &str) -> Result<Answer> {
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {ADDRESS}\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").context("no end of the head")?;
+    let status = head.split(' ').nth(1).context("no status")?.parse()?;
+    Ok(Answer { status, head: head.to_lowercase(), body: body.to_owned() })
+}
+
+fn scrape_text(ns: &NetNs) -> Result<String> {
+    let answer = ns.run(|| ask(connect()?, "GET", "/metrics"))?;
+    ensure!(answer.status == 200, "{}\n{}", answer.head, answer.body);
+    Ok(answer.body)
+}
+
+fn scrape(ns: &NetNs) -> Result<Exposition> {
+    let text = scrape_text(ns)?;
+    Exposition::parse(&text).context(text)
+}
+
+fn start(lab: &Lab, further: &[&str]) -> Result<Daemon> {
+    lab.mhebpf_quietly(&[&["--metrics", ADDRESS], further].concat())
+}
+
+fn status(ns: &NetNs) -> Result<Value> {
+    let output = Daemon::command(ns)?.args(["status", "-o", "json"]).output()?;
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// Sends what does not belong: a datagram, and a question for another interface's address.
+fn violate(lab: &Lab) -> Result<()> {
+    lab.emit(0, lab.address(1))?;
+    lab.ask(1, lab.address(0), Mac::BROADCAST)?;
+    lab.fence()
+}
+
+#[test]
+fn the_counters_are_those_that_status_shows() -> Result<()> {
+    let lab = Lab::builder().links(2).ipv6().build()?;
+    let daemon = start(&lab, &[])?;
+    for _ in 0..3 {
+        violate(&lab)?;
+    }
+    // Nothing more comes in between, but for what a neighbour may ask.
+    let (metrics, status) = wait_until("two looks at the same counters", PATIENCE, || {
+        let before = status(&lab.host)?;
+        let metrics = scrape(&lab.host)?;
+        let after = status(&lab.host)?;
+        let counters = |status: &Value| {
+            status["interfaces"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|of| of["counters"].clone())
+                .collect::<Vec<_>>()
+        };
+        Ok((counters(&before) == counters(&after)).then_some((metrics, after)))
+    })?;
+    let mut compared = 0;
+    for interface in status["interfaces"].as_array().context("interfaces")? {
+        let name = interface["name"].as_str().context("a name")?;
+        for counter in interface["counters"].as_array().context("counters")? {
+            let word = |key: &str| counter[key].as_str().unwrap_or_default();
+            let labels = ["direction", "family", "reason"]
+                .map(|key| (key, word(key)))
+                .into_iter()
+                .chain([("interface", name), ("observed", "false")]);
+            let labels: Vec<_> = labels.collect();
+            let packets = counter["packets"].as_f64().context("packets")?;
+            assert_eq!(metrics.sum("mhebpf_packets_total", &labels), packets, "{labels:?}");
+            compared += 1;
+        }
+    }
+    assert_eq!(metrics.samples("mhebpf_packets_total").count(), compared, "and no others");
+    assert!(
+        metrics.sum("mhebpf_packets_total", &[("reason", "redirected"), ("interface", "eth0_int")]) >= 3.0
+    );
+    assert!(metrics.sum("mhebpf_packets_total", &[("reason", "arp_target")]) >= 3.0);
+    for (name, key) in [("mhebpf_local_addresses", "addresses"), ("mhebpf_next_hops", "next_hops")] {
+        assert_eq!(Some(metrics.value(name)?), status[key].as_f64(), "{name}");
+    }
+    daemon.stop()?;
+    lab.finish()
+}
+
+#[test]
+fn it_says_how_the_daemon_is() -> Result<()> {
+    let lab = Lab::builder().links(2).build()?;
+    let daemon = start(&lab, &[])?;
+    let metrics = wait_until("the maps to be in step", PATIENCE, || {
+        let metrics = scrape(&lab.host)?;
+        Ok((metrics.value("mhebpf_in_step")? == 1.0).then_some(metrics))
+    })?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+    let recently = |name: &str| -> Result<()> {
+        let age = now - metrics.value(name)?;
+        ensure!((-1.0..PATIENCE.as_secs_f64()).contains(&age), "{name} is {age} s ago");
+        Ok(())
+    };
+    recently("mhebpf_last_in_step_timestamp_seconds")?;
+    recently("process_start_time_seconds")?;
+    assert!(metrics.value("mhebpf_last_in_step_age_seconds")? < PATIENCE.as_secs_f64());
+    assert!(metrics.value("mhebpf_synchronisations_total")? >= 1.0);
+    assert_eq!(metrics.value("mhebpf_synchronisation_failures_total")?, 0.0);
+    let (took, of) =
+        ("mhebpf_synchronisation_duration_seconds_sum", "mhebpf_synchronisation_duration_seconds_count");
+    assert!(metrics.value(took)? > 0.0);
+    assert_eq!(metrics.value(of)?, metrics.value("mhebpf_synchronisations_total")?);
+    let memory = metrics.value("process_resident_memory_bytes")?;
+    assert!((1e6..64e6).contains(&memory), "{memory}");
+    assert!(metrics.value("process_cpu_seconds_total")? > 0.0);
+    assert_eq!(metrics.sum("mhebpf_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
+    assert_eq!(metrics.sum("mhebpf_mode_info", &[("mode", "redirect")]), 1.0);
+    assert_eq!(metrics.sum("mhebpf_interface_up", &[]), 2.0);
+    let info =
+        [("interface", "eth0_int"), ("send", "redirect"), ("receive", "drop"), ("announce", "enforce")];
+    assert_eq!(metrics.sum("mhebpf_interface_info", &info), 1.0);
+    // One of each link, and 127.0.0.1.
+    assert_eq!(metrics.sum("mhebpf_map_entries", &[("map", "OWNERS")]), 3.0);
+    assert_eq!(metrics.samples("mhebpf_map_entries").count(), metrics.samples("mhebpf_map_capacity").count());
+    assert!(metrics.samples("mhebpf_map_capacity").all(|sample| sample.value >= 4096.0), "{metrics:?}");
+    daemon.stop()?;
+    lab.finish()
+}
+
+#[test]
+fn it_follows_the_host() -> Result<()> {
+    let lab = Lab::builder().links(2).build()?;
+    let daemon = start(&lab, &[])?;
+    let synchronised = |metrics: &Exposition| metrics.value("mhebpf_synchronisations_total");
+    let before = scrape(&lab.host)?;
+    let owners = |metrics: &Exposition| metrics.sum("mhebpf_map_entries", &[("map", "OWNERS")]);
+    lab.add_address(0, [192, 168, 0, 120])?;
+    wait_until("the new address", PATIENCE, || {
+        let metrics = scrape(&lab.host)?;
+        let is_there = owners(&metrics) == owners(&before) + 1.0;
+        Ok((is_there && synchronised(&metrics)? > synchronised(&before)?).then_some(()))
+    })?;
+    lab.down(1)?;
+    wait_until("the interface to be down", PATIENCE, || {
+        let down = scrape(&lab.host)?.sum("mhebpf_interface_up", &[("interface", "eth1_int")]) == 0.0;
+        Ok(down.then_some(()))
+    })?;
+    daemon.stop()?;
+    lab.finish()
+}
+
+/// Lets a process have no descriptor from this number on.
+fn limit_descriptors(pid: u32, number: libc::rlim_t) -> Result<()> {
+    let limit = libc::rlimit { rlim_cur: number, rlim_max: 1024 };
+    // SAFETY: a pointer to an `rlimit` that lives through the call.
+    let result = unsafe {
+        libc::prlimit(pid.cast_signed(), libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut())
+    };
+    ensure!(result == 0, std::io::Error::last_os_error());
+    Ok(())
+}
+
+#[test]
+fn it_says_when_the_maps_are_not_in_step() -> Result<()> {
+    if !features::require(Feature::Tcx)? {
+        return Ok(());
+    }
+    let lab = Lab::builder().links(2).build()?;
+    let daemon = start(&lab, &["--hook", "tcx"])?;
+    scrape(&lab.host)?;
+    // One descriptor is enough for a scrape, not for two programs.
+    let open = |number: &u64| Path::new(&format!("/proc/{}/fd/{number}", daemon.pid())).exists();
+    let free = (0..).find(|number| !open(number)).context("a free number")?;
+    limit_descriptors(daemon.pid(), free + 1)?;
+    lab.host.ip("link add eth9_int type veth peer name other")?;
+    daemon.wait_for_line("trying again", PATIENCE)?;
+    let metrics = scrape(&lab.host)?;
+    assert_eq!(metrics.value("mhebpf_in_step")?, 0.0);
+    assert!(metrics.value("mhebpf_synchronisation_failures_total")? >= 1.0);
+    let last = metrics.value("mhebpf_last_in_step_timestamp_seconds")?;
+    limit_descriptors(daemon.pid(), 1024)?;
+    wait_until("the maps to be in step again", PATIENCE, || {
+        let metrics = scrape(&lab.host)?;
+        let is_in_step = metrics.value("mhebpf_in_step")? == 1.0;
+        Ok((is_in_step && metrics.value("mhebpf_last_in_step_timestamp_seconds")? > last).then_some(()))
+    })?;
+    daemon.stop()?;
+    lab.finish()
+}
+
+#[test]
+fn what_is_only_observed_is_told_apart() -> Result<()> {
+    let lab = Lab::builder().links(2).build()?;
+    let daemon = start(&lab, &["--mode", "observe"])?;
+    violate(&lab)?;
+    let metrics = scrape(&lab.host)?;
+    let of =
+        |observed| metrics.sum("mhebpf_packets_total", &[("reason", "redirected"), ("observed", observed)]);
+    assert_eq!((of("true"), of("false")), (1.0, 0.0));
+    assert_eq!(metrics.sum("mhebpf_mode_info", &[("mode", "observe")]), 1.0);
+    daemon.stop()?;
+    lab.finish()
+}
+
+#[test]
+fn counters_never_go_backwards_when_an_interface_leaves() -> Result<()> {
+    let mut lab = Lab::builder().links(2).build()?;
+    let daemon = start(&lab, &[])?;
+    let redirected = |lab: &Lab| -> Result<f64> {
+        Ok(scrape(&lab.host)?
+            .sum("mhebpf_packets_total", &[("interface", "eth0_int"), ("reason", "redirected")]))
+    };
+    for _ in 0..3 {
+        lab.emit(0, lab.address(1))?;
+    }
+    lab.fence()?;
+    assert_eq!(redirected(&lab)?, 3.0);
+    lab.delete_link(0)?;
+    wait_until("the interface to be gone", PATIENCE, || {
+        let gone = scrape(&lab.host)?.sum("mhebpf_interface_info", &[("interface", "eth0_int")]) == 0.0;
+        Ok(gone.then_some(()))
+    })?;
+    assert_eq!(redirected(&lab)?, 3.0, "it is counted on");
+    lab.recreate_link(0)?;
+    wait_until("the interface to be enforced again", PATIENCE, || {
+        let back = scrape(&lab.host)?.sum("mhebpf_interface_info", &[("interface", "eth0_int")]);
+        Ok((back == 1.0).then_some(()))
+    })?;
+    lab.wait_in_step(1, 0)?;
+    let before = redirected(&lab)?;
+    assert!(before >= 3.0, "{before}");
+    lab.emit(0, lab.address(1))?;
+    lab.fence()?;
+    assert_eq!(redirected(&lab)?, before + 1.0, "under the same name, one is added");
+    daemon.stop()?;
+    lab.finish()
+}
+
+#[test]
+fn paths_and_methods_are_those_of_http() -> Result<()> {
+    let lab = Lab::builder().links(2).build()?;
+    let daemon = start(&lab, &[])?;
+    lab.host.run(|| {
+        let metrics = ask(connect()?, "GET", "/metrics?collect=all")?;
+        assert_eq!(metrics.status, 200);
+        let content_type = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+        assert!(metrics.head.contains(content_type), "{}", metrics.head);
+        assert!(metrics.body.ends_with("# EOF\n"), "{}", metrics.body);
+        let head = ask(connect()?, "HEAD", "/metrics")?;
+        assert_eq!((head.status, head.body.as_str()), (200, ""));
+        let root = ask(connect()?, "GET", "/")?;
+        assert!(root.status == 200 && root.body.contains("/metrics"), "{}", root.body);
+        for path in ["/metric", "/metrics/", "/status", "/%2e%2e/etc/passwd"] {
+            assert_eq!(ask(connect()?, "GET", path)?.status, 404, "{path}");
+        }
+        for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE"] {
+            let refused = ask(connect()?, method, "/metrics")?;
+            assert_eq!(refused.status, 405, "{method}");
+            assert!(refused.head.contains("allow: get, head"), "{}", refused.head);
+        }
+        let mut nonsense = connect()?;
+        nonsense.write_all(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n")?;
+        let mut said = Vec::new();
+        // It may be reset once it was refused.
+        let _ = nonsense.read_to_end(&mut said);
+        assert!(said.is_empty() || said.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&said));
+        Ok(())
+    })?;
+    scrape(&lab.host)?;
+    daemon.stop()?;
+    lab.finish()
+}
+
+#[test]
+fn clients_that_are_slow_disturb_neither_scrapes_nor_the_daemon() -> Result<()> {
+    let lab = Lab::builder().links(2).build()?;
+    let daemon = start(&lab, &[])?;
+    // Some say nothing, some begin and go no further; none of them reads.
+    let slow = lab.host.run(|| {
+        let clients = (0..8).map(|n| {
+            let mut stream = connect()?;
+            stream.write_all([&b""[..], b"GET /metr", b"GET /metrics HTTP/1.1\r\nHost:"][n % 3])?;
+            Ok(stream)
+        });
+        clients.collect::<Result<Vec<_>>>()
+    })?;
+    let before = scrape(&lab.host)?.value("mhebpf_local_addresses")?;
+    lab.add_address(0, [192, 168, 0, 120])?;
+    wait_until("the new address, while they wait", PATIENCE, || {
+        Ok((scrape(&lab.host)?.value("mhebpf_local_addresses")? == before + 1.0).then_some(()))
+    })?;
+    violate(&lab)?;
+    assert_eq!(scrape(&lab.host)?.sum("mhebpf_packets_total", &[("reason", "redirected")]), 1.0);
+    for mut stream in slow {
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said).context("the daemon lets go of a slow client")?;
+        assert!(!String::from_utf8_lossy(&said).contains("200 OK"));
+    }
+    daemon.stop()?;
+    lab.finish()
+}
+
+#[test]
+fn many_scrape_at_once() -> Result<()> {
+    let lab = Lab::builder().links(2).build()?;
+    let daemon = start(&lab, &[])?;
+    thread::scope(|scope| {
+        let scrapers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut last = 0.0;
+                    for _ in 0..25 {
+                        let now = scrape(&lab.host)?.sum("mhebpf_packets_total", &[("reason", "redirected")]);
+                        ensure!(now >= last, "{now} after {last}");
+                        last = now;
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        for _ in 0..20 {
+            lab.emit(0, lab.address(1))?;
+        }
+        for scraper in scrapers {
+            scraper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        Ok::<_, anyhow::Error>(())
+    })?;
+    lab.fence()?;
+    assert_eq!(scrape(&lab.host)?.sum("mhebpf_packets_total", &[("reason", "redirected")]), 20.0);
+    daemon.stop()?;
+    lab.finish()
+}
+
+#[test]
+fn an_address_that_cannot_be_had_is_an_error_that_says_what_to_do() -> Result<()> {
+    let lab = Lab::builder().links(2).build()?;
+    let _taken = lab.host.run(|| Ok(std::net::TcpListener::bind(ADDRESS)?))?;
+    let run = |address: &str| -> Result<(Option<i32>, String)> {
+        let arguments = ["run", "--interface", "eth*_int", "--metrics", address];
+        let ended = Daemon::spawn(&lab.host, &arguments)?.wait_end(PATIENCE)?;
+        Ok((ended.status.code(), ended.stderr))
+    };
+    for (address, why) in [(ADDRESS, "in use"), ("192.0.2.1:9469", "assign")] {
+        let (code, said) = run(address)?;
+        assert_eq!(code, Some(1), "{said}");
+        for part in [address, why, "--metrics"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        assert!(!said.contains("mhebpf ready"), "nothing was attached: {said}");
+    }
+    for wrong in ["9469", "localhost:9469", "127.0.0.1", "127.0.0.1:66000"] {
+        let (code, said) = run(wrong)?;
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("127.0.0.1:9469"), "an example: {said}");
+    }
+    lab.finish()
+}
+
+#[test]
+fn the_file_names_the_address_too_and_it_stays_until_the_next_start() -> Result<()> {
+    let lab = Lab::builder().links(2).build()?;
+    let path = env::temp_dir().join(format!("mhebpf-metrics-{}.toml", process::id()));
+    let write =
+        |address: &str| fs::write(&path, format!("interfaces = [\"eth*_int\"]\nmetrics = \"{address}\"\n"));
+    write("0.0.0.0:9469")?;
+    let daemon = lab.run_mhebpf(&["run", "--config", path.to_str().context("a path")?, "--no-announce"])?;
+    daemon.wait_for_line("nothing is encrypted", PATIENCE)?;
+    scrape(&lab.host)?;
+    write("127.0.0.1:9999")?;
+    daemon.reload()?;
+    daemon.wait_for_line("`metrics` stays as it is until mhebpf is started again", PATIENCE)?;
+    fs::remove_file(&path)?;
+    scrape(&lab.host)?;
+    daemon.stop()?;
+    lab.finish()
+}
+
+/// Those of a text that start as ours do, or as the conventional ones of processes.
+fn metric_names(text: &str) -> Vec<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':');
+    words.filter(|word| word.starts_with("mhebpf_") || word.starts_with("process_")).collect()
+}
+
+#[test]
+fn the_dashboard_and_the_alerts_ask_for_what_is_served() -> Result<()> {
+    let lab = Lab::builder().links(2).build()?;
+    let daemon = start(&lab, &[])?;
+    let served = scrape(&lab.host)?.names();
+    serde_json::from_str::<Value>(DASHBOARD)?;
+    for (what, text) in [("the dashboard", DASHBOARD), ("the alerts", ALERTS), ("their tests", ALERT_TESTS)] {
+        let names = metric_names(text);
+        assert!(names.len() > 3, "{what}: {names:?}");
+        for name in names {
+            assert!(served.contains(name), "{what}: nothing serves {name}; what is served: {served:?}");
+        }
+    }
+    daemon.stop()?;
+    lab.finish()
+}
+
+/// What `promtool` says, if it is there.
+fn promtool(arguments: &[&str], input: &str) -> Result<Option<process::Output>> {
+    let spawned = Command::new("promtool")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = match spawned {
+        Ok(child) => child,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            skip("there is no promtool (package prometheus)");
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    child.stdin.take().context("a pipe")?.write_all(input.as_bytes())?;
+    Ok(Some(child.wait_with_output()?))
+}
+
+/// The text in the older format that `promtool check metrics` reads: there the metric has its samples' name.
+fn in_the_older_format(exposition: &str) -> String {
+    let metrics = Exposition::parse(exposition);
+    let families = metrics.map(|metrics| metrics.families).unwrap_or_default();
+    let mut text = String::new();
+    for line in exposition.lines().filter(|line| !line.starts_with("# EOF") && !line.starts_with("# UNIT")) {
+        let mut words: Vec<String> = line.splitn(4, ' ').map(str::to_owned).collect();
+        if line.starts_with('#')
+            && let Some(family) = families.iter().find(|family| family.name == words[2])
+        {
+            match family.kind.as_str() {
+                "counter" => words[2] += "_total",
+                "info" => words[2] += "_info",
+                _ => {}
+            }
+            if words[1] == "TYPE" && family.kind == "info" {
+                words[3] = "gauge".to_owned();
+            }
+        }
+        text += &words.join(" ");
+        text.push('\n');
+    }
+    text
+}
+
+#[test]
+fn promtool_finds_nothing_wrong_with_the_metrics() -> Result<()> {
+    let lab = Lab::builder().links(2).build()?;
+    let daemon = start(&lab, &[])?;
+    violate(&lab)?;
+    let text = scrape_text(&lab.host)?;
+    daemon.stop()?;
+    lab.finish()?;
+    let Some(output) = promtool(&["check", "metrics"], &in_the_older_format(&text))? else { return Ok(()) };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{}: {said}\n{text}", output.status);
+    Ok(())
+}
+
+#[test]
+fn promtool_finds_nothing_wrong_with_the_alerts() -> Result<()> {
+    // The sources need not be where the tests run.
+    let directory = env::temp_dir().join(format!("mhebpf-alerts-{}", process::id()));
+    fs::create_dir_all(&directory)?;
+    let file = |name: &str, text: &str| -> Result<String> {
+        let path = Path::new(&directory).join(name);
+        fs::write(&path, text)?;
+        Ok(path.to_str().context("a path")?.to_owned())
+    };
+    let (alerts, tests) = (file("alerts.yml", ALERTS)?, file("alerts_test.yml", ALERT_TESTS)?);
+    let outputs =
+        [&["check", "rules", &alerts], &["test", "rules", &tests]].map(|arguments| promtool(arguments, ""));
+    fs::remove_dir_all(&directory)?;
+    for output in outputs {
+        let Some(output) = output? else { return Ok(()) };
+        let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+        assert!(output.status.success(), "{}", said.join("\n"));
+    }
+    Ok(())
+}
