@@ -6,6 +6,7 @@ use clap::Parser as _;
 use mhebpf::{
     audit,
     cli::{self, Cli, Command, LogFormat},
+    config::Config,
     daemon, explain, monitor, status,
     usage::UsageError,
 };
@@ -18,7 +19,7 @@ const FINDINGS: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging(cli.verbose, cli.log_format.unwrap_or(LogFormat::Human));
+    start_logging(&cli);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -47,8 +48,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn start_logging(verbose: u8, format: LogFormat) {
-    let level = match verbose {
+fn start_logging(cli: &Cli) {
+    // The log begins before the daemon does. A mistake in the file is the daemon's to report, which reads it again.
+    let config = match &cli.command {
+        Command::Run(options) => options.config_source().read().ok().flatten().unwrap_or_default(),
+        _ => Config::default(),
+    };
+    let said = Some(cli.verbose).filter(|verbose| *verbose > 0);
+    let level = match said.or(config.verbose).unwrap_or_default() {
         0 => "info",
         1 => "debug",
         _ => "trace",
@@ -63,7 +70,7 @@ fn start_logging(verbose: u8, format: LogFormat) {
             std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none(),
         )
         .with_target(false);
-    match format {
+    match cli.log_format.or(config.log_format).unwrap_or(LogFormat::Human) {
         LogFormat::Human => subscriber.init(),
         LogFormat::Json => subscriber.json().flatten_event(true).init(),
     }

@@ -181,10 +181,61 @@ fn selector(options: &RunOptions, config: &Config, tables: &[InterfaceTable]) ->
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
+    use clap::{CommandFactory as _, Parser as _};
 
     use super::*;
     use crate::cli::{Cli, Command};
+
+    /// The long options of `run`, those for all commands included.
+    fn options() -> Vec<clap::Arg> {
+        let mut command = Cli::command();
+        // So that each command has those for all.
+        command.build();
+        let run = command.find_subcommand("run").expect("the command");
+        run.get_arguments().filter(|option| option.get_long().is_some()).cloned().collect()
+    }
+
+    /// The file can't name itself, and these two end at once.
+    const WITHOUT_KEY: [&str; 3] = ["config", "help", "version"];
+
+    #[test]
+    fn every_option_has_an_environment_variable_and_a_key() {
+        let options = options();
+        assert!(options.len() > 10, "{options:?}");
+        for option in &options {
+            let long = option.get_long().expect("a long option");
+            let variable = option.get_env().and_then(|name| name.to_str());
+            if ["help", "version"].contains(&long) {
+                continue;
+            }
+            let expected = format!("MHEBPF_{}", long.to_uppercase().replace('-', "_"));
+            assert_eq!(variable, Some(expected.as_str()), "the environment variable of --{long}");
+            if WITHOUT_KEY.contains(&long) {
+                continue;
+            }
+            // No key takes a date, so a key that is known is found fault with for its value.
+            let error = Config::parse(&format!("{} = 1979-05-27", key(long))).expect_err(long);
+            assert!(!error.to_string().contains("unknown field"), "no key for --{long}: {error:#}");
+        }
+    }
+
+    #[test]
+    fn every_key_is_an_option() {
+        let error = format!("{:#}", Config::parse("no-such-key = 1").expect_err("no such key"));
+        let (_, expected) = error.split_once("expected one of").expect("the keys that there are");
+        let keys: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+        assert!(keys.len() > 10, "{keys:?}");
+        let options = options();
+        for named in keys.into_iter().filter(|named| *named != "interface") {
+            let is_option = options.iter().filter_map(clap::Arg::get_long).any(|long| key(long) == named);
+            assert!(is_option, "no option for the key {named}");
+        }
+    }
+
+    /// The key of an option: its name, but for one that is a list there.
+    fn key(long: &str) -> &str {
+        if long == "interface" { "interfaces" } else { long }
+    }
 
     fn settings(arguments: &[&str], file: &str) -> Settings {
         let cli = Cli::try_parse_from(["mhebpf", "run"].iter().chain(arguments)).expect("valid arguments");

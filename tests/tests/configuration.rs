@@ -213,6 +213,54 @@ fn nothing_leaks_while_the_file_is_read_again() -> Result<()> {
 }
 
 #[test]
+fn the_file_says_how_the_log_is_written_unless_the_command_line_does() -> Result<()> {
+    let lab = Lab::builder().links(2).build()?;
+    let file = File::new("interfaces = [\"eth*_int\"]\nlog-format = \"json\"\nverbose = 1")?;
+    let daemon = start(&lab, &file)?;
+    daemon.wait_for_line("in step with", PATIENCE)?;
+    let said = daemon.stderr();
+    let levels: BTreeSet<String> = said
+        .lines()
+        .map(|line| Ok(serde_json::from_str::<serde_json::Value>(line)?["level"].to_string()))
+        .collect::<Result<_>>()?;
+    assert!(levels.contains("\"DEBUG\"") && levels.contains("\"INFO\""), "{said}");
+    file.write("interfaces = [\"eth*_int\"]\nlog-format = \"human\"\nverbose = 1")?;
+    daemon.reload()?;
+    daemon.wait_for_line("`log-format` stays as it is", PATIENCE)?;
+    assert!(!daemon.stderr().contains("`verbose` stays"), "{}", daemon.stderr());
+    daemon.stop()?;
+    file.write("interfaces = [\"eth*_int\"]\nlog-format = \"json\"")?;
+    let arguments = ["--log-format", "human", "run", "--config", file.path(), "--no-announce"];
+    let daemon = lab.run_mhebpf(&arguments)?;
+    assert!(!daemon.stderr().contains('{'), "{}", daemon.stderr());
+    daemon.stop()?;
+    lab.finish()
+}
+
+#[test]
+fn a_mistake_in_the_file_is_reported_whatever_it_says_of_the_log() -> Result<()> {
+    let lab = Lab::builder().links(1).build()?;
+    for (contents, said) in [
+        ("all = true\nlog-format = \"yaml\"", &["line 2", "yaml"][..]),
+        ("log-format = \"json\"\nmode = \"dorp\"", &["line 2", "dorp"]),
+    ] {
+        let file = File::new(contents)?;
+        let ended = Daemon::spawn(&lab.host, &["run", "--config", file.path()])?.wait_end(PATIENCE)?;
+        assert_eq!(ended.status.code(), Some(2), "{}", ended.stderr);
+        for part in said.iter().chain(&[file.path()]) {
+            assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
+        }
+        assert_eq!(
+            ended.stderr.lines().filter(|line| line.starts_with("error")).count(),
+            1,
+            "{}",
+            ended.stderr
+        );
+    }
+    lab.finish()
+}
+
+#[test]
 fn a_file_that_cannot_be_used_is_a_usage_error() -> Result<()> {
     let lab = Lab::builder().links(1).build()?;
     let file = File::new("all = true\nmode = \"dorp\"")?;
