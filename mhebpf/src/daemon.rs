@@ -6,6 +6,7 @@ mod flows;
 mod measures;
 mod memory;
 mod pace;
+mod reports;
 mod signals;
 mod watch;
 
@@ -74,7 +75,11 @@ pub async fn run(options: &RunOptions) -> Result<()> {
     if let Some(scrapes) = scrapes {
         scrapes.serve(control.asks());
     }
-    let datapath = datapath::load()?;
+    let load = if datapath::reports::are_shown() { datapath::load_reporting } else { datapath::load };
+    let mut datapath = load()?;
+    if let Some(reports) = datapath.reports.take() {
+        reports::follow(reports)?;
+    }
     let mut daemon = Daemon {
         options,
         settings,

@@ -10,6 +10,7 @@ mod kernel;
 mod long_run;
 mod oracle;
 mod random;
+mod reported;
 mod sampled;
 mod shapes;
 mod subject;

@@ -16,10 +16,11 @@ use mhebpf_ebpf::{
 use network_types::{eth::EthHdr, vlan::VlanHdr};
 
 use super::{
-    frame::SkbBytes,
+    frame::{self, SkbBytes},
     judge::INGRESS,
     maps::{self, BpfTables},
     outcome::Outcome,
+    report::{Event, report},
     ruling::Ruling,
     too_big, watch,
 };
@@ -45,8 +46,7 @@ pub(super) fn carry_out<const DIRECTION: u8>(
     ruling: Ruling,
     address: &Neighbour,
 ) -> Outcome {
-    // SAFETY: the kernel passes a valid context, whose fields the verifier knows.
-    let ifindex = unsafe { (*skb).ifindex };
+    let ifindex = frame::ifindex(skb);
     let mut counted = CounterKey {
         ifindex,
         direction: DIRECTION,
@@ -68,8 +68,8 @@ pub(super) fn carry_out<const DIRECTION: u8>(
         };
         let case = Case { skb, iface, offset: ruling.offset(), ethertype };
         let (outcome, instead) = match ruling.act() {
-            REDIRECT => case.redirect_once(|| case.to_neighbour(ruling.owner(), *address)),
-            REDIRECT_GROUP => case.redirect_once(|| (case.to_group(ruling.owner()), None)),
+            REDIRECT => case.redirect_once(ruling.owner(), || case.to_neighbour(ruling.owner(), *address)),
+            REDIRECT_GROUP => case.redirect_once(ruling.owner(), || (case.to_group(ruling.owner()), None)),
             REWRITE_SENDER => (case.rewrite_sender(address.address[0]), None),
             _ => (Outcome::Drop, None),
         };
@@ -116,11 +116,13 @@ impl Case<'_> {
     #[inline(always)]
     fn redirect_once(
         &self,
+        owner: u32,
         redirect: impl FnOnce() -> (Outcome, Option<Reason>),
     ) -> (Outcome, Option<Reason>) {
         // SAFETY: the kernel passes a valid context, whose `cb` is ours to read and write.
         unsafe {
             if (*self.skb).cb[MARK_WORD] == REDIRECTED {
+                report(Event::Loop, frame::ifindex(self.skb), owner, 0);
                 return (Outcome::Drop, Some(Reason::Loop));
             }
             (*self.skb).cb[MARK_WORD] = REDIRECTED;
@@ -134,7 +136,7 @@ impl Case<'_> {
     #[inline(always)]
     fn to_neighbour(&self, owner: u32, neighbour: Neighbour) -> (Outcome, Option<Reason>) {
         let Some(to) = BpfTables.find(owner) else { return (Outcome::Drop, None) };
-        if !self.take_off_tags() {
+        if !self.take_off_tags(owner) {
             return (Outcome::Drop, None);
         }
         // The sender has kept to the MTU of this interface, so only a smaller one is of interest.
@@ -147,7 +149,7 @@ impl Case<'_> {
         }
         if !to.has_ethernet() {
             // There is one way through such a device. The kernel takes the Ethernet header off for it.
-            return (redirect(owner), None);
+            return (self.redirect(owner), None);
         }
         if !self.iface.has_ethernet() && !self.put_on_ethernet() {
             return (Outcome::Drop, None);
@@ -165,17 +167,15 @@ impl Case<'_> {
             // wait for it and then find "its" neighbour again through that route, and leave with the wrong
             // interface's hardware address (`neigh_resolve_output` by way of `skb_dst`). Tunnel metadata
             // takes the route's place.
-            if bpf_skb_set_tunnel_key(self.skb, any_key.as_mut_ptr().cast(), size_of::<[u32; 2]>() as u32, 0)
-                != 0
-            {
+            let length = size_of::<[u32; 2]>() as u32;
+            let replaced = bpf_skb_set_tunnel_key(self.skb, any_key.as_mut_ptr().cast(), length, 0);
+            if replaced != 0 {
+                report(Event::Route, frame::ifindex(self.skb), owner, replaced);
                 return Outcome::Drop;
             }
-            Outcome::from_helper(bpf_redirect_neigh(
-                owner,
-                (&raw mut neighbour).cast(),
-                size_of::<Neighbour>() as i32,
-                0,
-            ))
+            let length = size_of::<Neighbour>() as i32;
+            let code = bpf_redirect_neigh(owner, (&raw mut neighbour).cast(), length, 0);
+            Outcome::from_helper(code, frame::ifindex(self.skb), owner)
         }
     }
 
@@ -183,7 +183,7 @@ impl Case<'_> {
     /// knows the protocol by `skb->protocol` alone. `false` where that is not the packet's even so, as a sender
     /// on AF_PACKET can have it.
     #[inline(always)]
-    fn take_off_tags(&self) -> bool {
+    fn take_off_tags(&self, owner: u32) -> bool {
         // Written out: the verifier does not follow the counter of a loop through the helper.
         const { assert!(MAX_TAGS == 4) };
         self.take_off_tag(0);
@@ -191,7 +191,11 @@ impl Case<'_> {
         self.take_off_tag(2);
         self.take_off_tag(3);
         // SAFETY: the kernel passes a valid context, whose fields the verifier knows.
-        unsafe { (*self.skb).protocol == u32::from(self.ethertype.to_be()) }
+        let is_known = unsafe { (*self.skb).protocol == u32::from(self.ethertype.to_be()) };
+        if !is_known {
+            report(Event::Protocol, frame::ifindex(self.skb), owner, 0);
+        }
+        is_known
     }
 
     #[inline(always)]
@@ -209,18 +213,22 @@ impl Case<'_> {
         let ready = match (self.iface.has_ethernet(), to.has_ethernet()) {
             (true, true) => self.store(ETHERNET_SOURCE_OFFSET, &to.mac),
             // The kernel takes the Ethernet header off, and would leave tags.
-            (true, false) => self.take_off_tags(),
+            (true, false) => self.take_off_tags(owner),
             (false, true) => self.put_on_ethernet() && self.store(0, &self.group_header(to.mac)),
             (false, false) => true,
         };
-        if ready { redirect(owner) } else { Outcome::Drop }
+        if ready { self.redirect(owner) } else { Outcome::Drop }
     }
 
     /// Makes room for an Ethernet header in front of a packet that has none.
     #[inline(always)]
     fn put_on_ethernet(&self) -> bool {
         // SAFETY: a valid context.
-        unsafe { bpf_skb_change_head(self.skb, EthHdr::LEN as u32, 0) == 0 }
+        let made = unsafe { bpf_skb_change_head(self.skb, EthHdr::LEN as u32, 0) };
+        if made != 0 {
+            report(Event::Header, frame::ifindex(self.skb), 0, made);
+        }
+        made == 0
     }
 
     /// The Ethernet header of a packet to its group (RFC 1112 section 6.4, RFC 2464 section 7), which has none yet.
@@ -245,12 +253,17 @@ impl Case<'_> {
     #[inline(always)]
     fn store<const N: usize>(&self, offset: u32, bytes: &[u8; N]) -> bool {
         // SAFETY: a valid context, and a pointer to `N` initialised bytes.
-        unsafe { bpf_skb_store_bytes(self.skb, offset, bytes.as_ptr().cast(), N as u32, 0) == 0 }
+        let stored = unsafe { bpf_skb_store_bytes(self.skb, offset, bytes.as_ptr().cast(), N as u32, 0) };
+        if stored != 0 {
+            report(Event::Store, frame::ifindex(self.skb), 0, stored);
+        }
+        stored == 0
     }
-}
 
-#[inline(always)]
-fn redirect(owner: u32) -> Outcome {
-    // SAFETY: no pointers are involved.
-    Outcome::from_helper(unsafe { bpf_redirect(owner, 0) })
+    #[inline(always)]
+    fn redirect(&self, owner: u32) -> Outcome {
+        // SAFETY: no pointers are involved.
+        let code = unsafe { bpf_redirect(owner, 0) };
+        Outcome::from_helper(code, frame::ifindex(self.skb), owner)
+    }
 }

@@ -189,6 +189,13 @@ pub(super) fn tag_beside(skb: *mut __sk_buff) -> u16 {
     }
 }
 
+/// The interface that the packet crosses.
+#[inline(always)]
+pub(super) fn ifindex(skb: *mut __sk_buff) -> u32 {
+    // SAFETY: the kernel passes a valid context, whose fields the verifier knows.
+    unsafe { (*skb).ifindex }
+}
+
 /// The EtherType by which the kernel knows the packet, in host byte order.
 #[inline(always)]
 pub(super) fn protocol(skb: *mut __sk_buff) -> u16 {

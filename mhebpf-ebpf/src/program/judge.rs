@@ -9,6 +9,7 @@ use core::mem::MaybeUninit;
 use super::{
     frame::{self, SkbBytes, SkbFrame, SkbNetwork},
     maps::BpfTables,
+    report::{Event, report},
     ruling::{Ruling, opaque},
     xfrm,
 };
@@ -32,7 +33,9 @@ pub(super) fn ipv4<const DIRECTION: u8>(
     address: &mut MaybeUninit<Neighbour>,
 ) -> Ruling {
     let frame = SkbFrame::of(skb);
-    judge::<DIRECTION>(skb, iface, address, frame.location(ETHERTYPE_IPV4), true, |at| parse_at(&frame, at))
+    judge::<DIRECTION, ETHERTYPE_IPV4>(skb, iface, address, frame.location(ETHERTYPE_IPV4), true, |at| {
+        parse_at(&frame, at)
+    })
 }
 
 /// Judges an untagged Ethernet frame with IPv6, but not ICMPv6, whose header is in the linear part and was glanced at.
@@ -43,7 +46,7 @@ pub(super) fn ipv6<const DIRECTION: u8>(
     address: &mut MaybeUninit<Neighbour>,
 ) -> Ruling {
     let frame = SkbFrame::of(skb);
-    judge::<DIRECTION>(skb, iface, address, frame.location(ETHERTYPE_IPV6), true, |at| {
+    judge::<DIRECTION, ETHERTYPE_IPV6>(skb, iface, address, frame.location(ETHERTYPE_IPV6), true, |at| {
         parse_ipv6_without_discovery(&frame, at)
     })
 }
@@ -95,9 +98,14 @@ pub(super) fn ipv4_at<const DIRECTION: u8>(
     place: Place,
     address: &mut MaybeUninit<Neighbour>,
 ) -> Ruling {
-    judge::<DIRECTION>(skb, iface, address, Some(place.location(ETHERTYPE_IPV4)), false, |at| {
-        parse_anywhere::<DIRECTION>(skb, iface, at)
-    })
+    judge::<DIRECTION, ETHERTYPE_IPV4>(
+        skb,
+        iface,
+        address,
+        Some(place.location(ETHERTYPE_IPV4)),
+        false,
+        |at| parse_anywhere::<DIRECTION>(skb, iface, at),
+    )
 }
 
 /// Judges IPv6 anywhere in a frame.
@@ -108,9 +116,14 @@ pub(super) fn ipv6_at<const DIRECTION: u8>(
     place: Place,
     address: &mut MaybeUninit<Neighbour>,
 ) -> Ruling {
-    judge::<DIRECTION>(skb, iface, address, Some(place.location(ETHERTYPE_IPV6)), false, |at| {
-        parse_anywhere::<DIRECTION>(skb, iface, at)
-    })
+    judge::<DIRECTION, ETHERTYPE_IPV6>(
+        skb,
+        iface,
+        address,
+        Some(place.location(ETHERTYPE_IPV6)),
+        false,
+        |at| parse_anywhere::<DIRECTION>(skb, iface, at),
+    )
 }
 
 /// Judges ARP anywhere in a frame.
@@ -121,7 +134,7 @@ pub(super) fn arp_at<const DIRECTION: u8>(
     place: Place,
     address: &mut MaybeUninit<Neighbour>,
 ) -> Ruling {
-    judge::<DIRECTION>(skb, iface, address, Some(place.location(ETHERTYPE_ARP)), false, |at| {
+    judge::<DIRECTION, ETHERTYPE_ARP>(skb, iface, address, Some(place.location(ETHERTYPE_ARP)), false, |at| {
         parse_at(&SkbBytes(skb), at)
     })
 }
@@ -140,7 +153,7 @@ fn parse_anywhere<const DIRECTION: u8>(
 }
 
 #[inline(always)]
-fn judge<const DIRECTION: u8>(
+fn judge<const DIRECTION: u8, const ETHERTYPE: u16>(
     skb: *mut __sk_buff,
     iface: &Iface,
     address: &mut MaybeUninit<Neighbour>,
@@ -148,9 +161,11 @@ fn judge<const DIRECTION: u8>(
     glanced: bool,
     parse: impl FnOnce(Location) -> Option<Packet>,
 ) -> Ruling {
-    // SAFETY: the kernel passes a valid context, whose fields the verifier knows.
-    let ifindex = unsafe { (*skb).ifindex };
-    let Some(packet) = location.and_then(parse) else { return Ruling::PASS };
+    let ifindex = frame::ifindex(skb);
+    let Some(packet) = location.and_then(parse) else {
+        report(Event::Malformed, ifindex, ETHERTYPE.into(), 0);
+        return Ruling::PASS;
+    };
     let decapsulated = || xfrm::is_decapsulated(skb);
     match decide(&BpfTables, direction(DIRECTION), ifindex, iface, &packet, glanced, decapsulated) {
         Verdict::Pass => Ruling::PASS,

@@ -5,6 +5,7 @@ mod frame;
 mod judge;
 mod maps;
 mod outcome;
+mod report;
 mod ruling;
 mod too_big;
 mod watch;

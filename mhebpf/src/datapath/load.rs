@@ -7,7 +7,7 @@ use aya::{
 };
 use tracing::debug;
 
-use super::{Capacities, Counters, Maps, Samples, loader};
+use super::{Capacities, Counters, Maps, Reports, Samples, loader, reports};
 
 /// The object that the build script has compiled.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mhebpf-bpf"));
@@ -29,6 +29,8 @@ pub struct Datapath {
     pub samples: Samples,
     /// For how many entries the maps have room.
     pub capacities: Capacities,
+    /// What they say, where the log shows it.
+    pub reports: Option<Reports>,
 }
 
 /// The loaded classifiers.
@@ -50,20 +52,37 @@ pub(super) const INGRESS: &str = "mhebpf_ingress";
 ///
 /// When the kernel refuses them; the error carries the verifier's words.
 pub fn load() -> Result<Datapath> {
-    load_with(1).or_else(|error| {
+    load_at(reports::OFF)
+}
+
+/// The same, with [`Reports`] of what no packet should meet with.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_reporting() -> Result<Datapath> {
+    load_at(reports::ON)
+}
+
+/// Whether the programs report is decided once: the verifier takes out what is not wanted.
+fn load_at(level: u8) -> Result<Datapath> {
+    load_with(1, level).or_else(|error| {
         // A kernel without XFRM has no helper to ask for IPsec by.
-        load_with(0).inspect(|_| debug!("this kernel knows no IPsec: {error:#}")).map_err(|_| error)
+        load_with(0, level).inspect(|_| debug!("this kernel knows no IPsec: {error:#}")).map_err(|_| error)
     })
 }
 
-fn load_with(xfrm: u8) -> Result<Datapath> {
-    let mut ebpf = loader::new().override_global("XFRM", &xfrm, true).load(OBJECT).context(
+fn load_with(xfrm: u8, level: u8) -> Result<Datapath> {
+    let mut loader = loader::new();
+    loader.override_global("XFRM", &xfrm, true).override_global(aya_log::LEVEL, &level, true);
+    let mut ebpf = loader.load(OBJECT).context(
         "creating the BPF maps (before Linux 5.11 this needs CAP_SYS_RESOURCE: run mhebpf as root)",
     )?;
     let capacities = Capacities::of(&ebpf)?;
     let maps = Maps::take(&mut ebpf)?;
     let counters = Counters::take(&mut ebpf)?;
     let samples = Samples::take(&mut ebpf)?;
+    let reports = Reports::take(&mut ebpf, level)?;
     let mut programs = Programs { ebpf };
     for name in [EGRESS, INGRESS] {
         load_program(programs.classifier(name)?).with_context(|| {
@@ -72,7 +91,7 @@ fn load_with(xfrm: u8) -> Result<Datapath> {
             )
         })?;
     }
-    Ok(Datapath { programs, maps, counters, samples, capacities })
+    Ok(Datapath { programs, maps, counters, samples, capacities, reports })
 }
 
 /// Loads a program, and again where a signal has come meanwhile: the verifier gives up for any (`bpf_check`, Linux 6.18),

@@ -20,7 +20,7 @@ use aya::{
     TestRunOptions,
     programs::{ProgramError, TestRun as _},
 };
-use mhebpf::datapath::{Datapath, load};
+use mhebpf::datapath::{Datapath, Reports, load, load_reporting};
 use mhebpf_ebpf::Sample;
 use mhebpf_tests::{
     NetNs,
@@ -73,6 +73,16 @@ const SIZE: usize = 192;
 
 /// Runs a test with the programs loaded.
 pub(crate) fn with_kernel(test: impl FnOnce(&mut Kernel) -> Result<()> + Send) -> Result<()> {
+    with_kernel_in(&namespace()?, test)
+}
+
+/// The same with programs that say for the log what no packet should meet with.
+pub(crate) fn with_reporting_kernel(test: impl FnOnce(&mut Kernel) -> Result<()> + Send) -> Result<()> {
+    run(&namespace()?, load_reporting, test)
+}
+
+/// A namespace with all interfaces of random hosts.
+fn namespace() -> Result<NetNs> {
     let namespace = NetNs::new("programs")?;
     let mut links = String::new();
     for pair in INDICES.chunks(2) {
@@ -81,12 +91,20 @@ pub(crate) fn with_kernel(test: impl FnOnce(&mut Kernel) -> Result<()> + Send) -
         }
     }
     namespace.ip_batch(&links)?;
-    with_kernel_in(&namespace, test)
+    Ok(namespace)
 }
 
 /// The same in a namespace that is there already.
 pub(crate) fn with_kernel_in(
     namespace: &NetNs,
+    test: impl FnOnce(&mut Kernel) -> Result<()> + Send,
+) -> Result<()> {
+    run(namespace, load, test)
+}
+
+fn run(
+    namespace: &NetNs,
+    load: fn() -> Result<Datapath>,
     test: impl FnOnce(&mut Kernel) -> Result<()> + Send,
 ) -> Result<()> {
     // The programs are only ever run from this thread: interfaces are looked up in its namespace.
@@ -157,6 +175,11 @@ impl Kernel {
         let mut cb = [0; 20];
         cb.copy_from_slice(&context_after[CB..][..20]);
         Ok(Ok(Ran { code: result.return_value.cast_signed(), frame, cb }))
+    }
+
+    /// What the programs say for the log; `None` where they say nothing.
+    pub(crate) fn reports(&mut self) -> Option<&mut Reports> {
+        self.datapath.reports.as_mut()
     }
 
     /// Has the programs sample what they count, at a rate in samples per second.
