@@ -23,6 +23,7 @@ const HELP: &str = "\
 The tasks of mhebpf. Usage: cargo xtask TASK
 
   demo   [ARGS]         build mhebpf and show what it does in a lab of network namespaces (as root)
+  lab    [COMMAND]      the same lab, with a shell or COMMAND on its multihomed host (as root)
   test   [--no-vm] [-- ARGS]
                         format check, lints and all tests (as root), then a short round of vm; ARGS go to the test
                         programs, a filter for example, and leave vm out
@@ -38,7 +39,7 @@ The tasks of mhebpf. Usage: cargo xtask TASK
   doctor                show the tool chain and the kernel, and what is wrong with them
   help                  this text
 
-demo, test, vm, oracle, bench and build call setup first. WAY is how setup gets a compiler for the eBPF programs:
+demo, lab, test, vm, oracle, bench and build call setup first. WAY is how setup gets a compiler for the eBPF programs:
   rustup   a nightly toolchain with its rust-src component
   debian   the packages rustc-web, cargo-web and libstd-rust-web-dev-bpf
 Without --way it takes the first that is there or that can be installed. MHEBPF_EBPF_TOOLCHAIN names a compiler to
@@ -50,7 +51,8 @@ fn main() -> ExitCode {
     let task = arguments.next().unwrap_or_else(|| OsString::from("help"));
     let rest: Vec<OsString> = arguments.collect();
     match task.to_str() {
-        Some("demo") => demo::task(&rest),
+        Some("demo") => demo::task("demo", &rest),
+        Some("lab") => demo::task("lab", &rest),
         Some("test") => test::task(&rest),
         Some("vm") => vm::task(&rest),
         Some("bench") => bench::task(&rest),
