@@ -181,33 +181,33 @@ pub struct CounterKey {
 
 const _: () = assert!(size_of::<CounterKey>() == 8);
 
-/// The interfaces below this index have a place for [`Reason::Redirected`] among the [`DirectCounts`].
-pub const DIRECT_COUNTED: u32 = 1024;
+/// The interfaces below this index have places among the counts that are found without hashing.
+const DIRECT_COUNTED: u32 = 512;
 
-/// Counts that are found without hashing: redirected datagrams that leave by interfaces with a low index.
+/// How many counts are found without hashing: redirected datagrams of both families that leave by interfaces with a low index.
 ///
 /// A redirect happens to each packet of a flow where the others happen to some, and the table of counters then costs as
 /// much as all other lookups together.
-pub type DirectCounts = [u64; 2 * DIRECT_COUNTED as usize];
+pub const DIRECT_COUNTS: u32 = 2 * DIRECT_COUNTED;
 
 impl CounterKey {
-    /// The place among the [`DirectCounts`], for a key that has one.
+    /// The place among the [`DIRECT_COUNTS`], for a key that has one.
     #[inline(always)]
-    pub const fn direct(&self) -> Option<usize> {
+    pub const fn direct(&self) -> Option<u32> {
         // IPv4 and IPv6 differ in one bit; what is left of the other numbers is 0 for both.
         const { assert!(Family::Ipv4 as u8 == 0 && Family::Ipv6 as u8 == 2) };
         let kind = self.direction | (self.family & !(Family::Ipv6 as u8)) | self.reason | self.observed;
         if kind == 0 && self.ifindex < DIRECT_COUNTED {
-            Some((2 * self.ifindex + (self.family >> 1) as u32) as usize)
+            Some(2 * self.ifindex + (self.family >> 1) as u32)
         } else {
             None
         }
     }
 
-    /// The key of a place among the [`DirectCounts`].
-    pub const fn of_direct(place: usize) -> Self {
+    /// The key of a place among the [`DIRECT_COUNTS`].
+    pub const fn of_direct(place: u32) -> Self {
         Self {
-            ifindex: place as u32 / 2,
+            ifindex: place / 2,
             direction: Direction::Egress as u8,
             family: if place.is_multiple_of(2) { Family::Ipv4 } else { Family::Ipv6 } as u8,
             reason: Reason::Redirected as u8,
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn each_direct_count_is_that_of_one_key() {
-        for place in 0..size_of::<DirectCounts>() / size_of::<u64>() {
+        for place in 0..DIRECT_COUNTS {
             assert_eq!(CounterKey::of_direct(place).direct(), Some(place));
         }
         let has_place = |ifindex, direction: Direction, family: Family, reason: Reason, observed| {

@@ -17,7 +17,7 @@ pub mod packet;
 pub mod sample;
 
 pub use address::{Address, Ipv4, Ipv6};
-pub use counter::{CounterKey, DirectCounts, Direction, Family, Reason};
+pub use counter::{CounterKey, DIRECT_COUNTS, Direction, Family, Reason};
 pub use decide::{Act, Action, AddressTables, Tables, Verdict};
 pub use iface::{
     Announce, Block, DIRECT_IFACES, HIGH_IFACES, INLINE_ADDRESSES, Iface, Receive, Send, Slot6, Unknown,

@@ -2,7 +2,7 @@
 //!
 //! The sizes are defaults: the daemon sets those that depend on the host when it loads the programs.
 
-use core::{arch::asm, ptr};
+use core::ptr;
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -10,8 +10,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, RingBuf, lpm_trie::Key},
 };
 use mhebpf_ebpf::{
-    AddressTables, CounterKey, DIRECT_IFACES, DirectCounts, FurtherOwnerKey, HIGH_IFACES, Iface, Ipv4, Ipv6,
-    Neighbour, NextHopKey, Owners, OwnersKey, Sample, Sampler, Tables,
+    AddressTables, CounterKey, DIRECT_COUNTS as DIRECT_COUNTS_LENGTH, DIRECT_IFACES, FurtherOwnerKey,
+    HIGH_IFACES, Iface, Ipv4, Ipv6, Neighbour, NextHopKey, Owners, OwnersKey, Sample, Sampler, Tables,
 };
 
 /// Interfaces, by ifindex where that is below [`DIRECT_IFACES`]: the kernel inlines an array's lookup. The others have
@@ -60,9 +60,9 @@ static NEXT_HOPS6: LpmTrie<NextHopKey<Ipv6>, Neighbour> =
 #[map]
 static COUNTERS: PerCpuHashMap<CounterKey, u64> = PerCpuHashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// The counts of this CPU that are found without hashing.
+/// Counts that are found without hashing, by [`CounterKey::direct`].
 #[map]
-static DIRECT_COUNTS: PerCpuArray<DirectCounts> = PerCpuArray::with_max_entries(1, 0);
+static DIRECT_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DIRECT_COUNTS_LENGTH, 0);
 
 /// How many packets each CPU may sample in a second. None where nobody watches.
 #[map]
@@ -78,9 +78,6 @@ static SAMPLES: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 
 /// How many directions there are, each with a sampler of its own.
 const DIRECTIONS: u32 = 2;
-
-/// How many [`DirectCounts`] there are.
-const DIRECT_PLACES: usize = size_of::<DirectCounts>() / size_of::<u64>();
 
 /// The maps as [`Tables`].
 pub(super) struct BpfTables;
@@ -160,22 +157,10 @@ pub(super) fn count(key: &CounterKey) {
 
 #[inline(always)]
 fn counter(key: &CounterKey) -> Option<*mut u64> {
-    let Some(place) = key.direct() else { return COUNTERS.get_ptr_mut(key) };
-    let counts = DIRECT_COUNTS.get_ptr_mut(0)?;
-    // SAFETY: the place is within the value.
-    Some(unsafe { counts.cast::<u64>().add(bounded(place)) })
-}
-
-/// The same place. That it is within the value is known to the compiler, which so leaves out any check, and must be seen by
-/// the verifier.
-#[inline(always)]
-fn bounded(mut place: usize) -> usize {
-    const { assert!(DIRECT_PLACES.is_power_of_two()) };
-    // SAFETY: an instruction that works on a register only.
-    unsafe {
-        asm!("{0} &= {1}", inout(reg) place, const DIRECT_PLACES - 1, options(pure, nomem, nostack));
+    match key.direct() {
+        Some(place) => DIRECT_COUNTS.get_ptr_mut(place),
+        None => COUNTERS.get_ptr_mut(key),
     }
-    place
 }
 
 /// The sampler of this CPU and direction, if somebody watches and the rate admits one more.

@@ -7,14 +7,14 @@ use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray, PerCpuHashMap},
 };
-use mhebpf_ebpf::{CounterKey, DirectCounts, Direction, Family, Reason};
+use mhebpf_ebpf::{CounterKey, DIRECT_COUNTS, Direction, Family, Reason};
 
 use super::{maps::take, raw::Raw};
 
 /// The table of counters.
 pub struct Counters {
     map: PerCpuHashMap<MapData, Raw<CounterKey>, u64>,
-    direct: PerCpuArray<MapData, DirectCounts>,
+    direct: PerCpuArray<MapData, u64>,
 }
 
 /// One counter.
@@ -49,10 +49,11 @@ impl Counters {
     /// When the kernel refuses to read the maps.
     pub fn read(&self) -> Result<Vec<Count>> {
         let mut sums = BTreeMap::new();
-        let direct = self.direct.get(&0, 0).context("reading the counters")?;
-        for counts in direct.iter() {
-            for (place, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
-                *sums.entry(CounterKey::of_direct(place)).or_default() += count;
+        for place in 0..DIRECT_COUNTS {
+            let per_cpu = self.direct.get(&place, 0).context("reading the counters")?;
+            let packets = per_cpu.iter().sum::<u64>();
+            if packets > 0 {
+                sums.insert(CounterKey::of_direct(place), packets);
             }
         }
         for entry in &self.map {
