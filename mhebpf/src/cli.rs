@@ -103,7 +103,7 @@ pub struct RunOptions {
         value_name = "GLOB",
         env = "MHEBPF_INTERFACE",
         value_delimiter = ',',
-        value_parser = Pattern::new,
+        value_parser = parse_pattern,
         conflicts_with = "all"
     )]
     pub interfaces: Vec<Pattern>,
@@ -243,6 +243,20 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         Some(seconds) if seconds <= 365 * 24 * 3600 => Ok(Duration::from_secs(seconds)),
         _ => Err("that is more than a year: leave it out to run until stopped".to_owned()),
     }
+}
+
+/// Reads a pattern of interface names, such as `eth*`.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn parse_pattern(text: &str) -> Result<Pattern, String> {
+    let why = match Pattern::new(text) {
+        Ok(_) if text.is_empty() => "it is empty".to_owned(),
+        Ok(pattern) => return Ok(pattern),
+        Err(error) => error.to_string(),
+    };
+    Err(format!("no pattern of interface names, such as 'eth*': {why}"))
 }
 
 /// Reads an address and a port, such as `127.0.0.1:9469` or `[::1]:9469`.

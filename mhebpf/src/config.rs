@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, de};
 use crate::{
     cli::{
         AnnouncePolicy, LogFormat, Mode, ReceivePolicy, SendPolicy, UnknownPolicy, parse_address,
-        parse_duration,
+        parse_duration, parse_pattern,
     },
     datapath::Hook,
 };
@@ -86,9 +86,7 @@ pub struct Glob(pub Pattern);
 impl<'de> Deserialize<'de> for Glob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Pattern::new(&text).map(Self).map_err(|error| {
-            de::Error::custom(format!("`{text}` is no pattern of interface names, such as \"eth*\": {error}"))
-        })
+        parse_pattern(&text).map(Self).map_err(|error| de::Error::custom(format!("`{text}`: {error}")))
     }
 }
 

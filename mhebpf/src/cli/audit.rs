@@ -32,7 +32,7 @@ pub struct AuditOptions {
         value_name = "GLOB",
         env = "MHEBPF_INTERFACE",
         value_delimiter = ',',
-        value_parser = Pattern::new
+        value_parser = super::parse_pattern
     )]
     pub interfaces: Vec<Pattern>,
 

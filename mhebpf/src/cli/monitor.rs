@@ -22,7 +22,7 @@ pub struct MonitorOptions {
     pub output: Format,
 
     /// Only packets that cross an interface with a name like this; may be given several times
-    #[arg(short, long = "interface", value_name = "GLOB", value_parser = Pattern::new)]
+    #[arg(short, long = "interface", value_name = "GLOB", value_parser = super::parse_pattern)]
     pub interfaces: Vec<Pattern>,
 
     /// Only packets that are counted under this name; may be given several times
