@@ -257,7 +257,7 @@ impl Map {
 
 /// Bytes of eBPF and, on x86-64, of machine code; and instructions that the verifier of Linux 6.18 looks at. A tenth more
 /// than there is: another compiler may need it.
-const SIZES: [(&str, u32, u32, u32); 2] = [(EGRESS, 36_500, 20_500, 19_300), (INGRESS, 15_500, 9_300, 4_400)];
+const SIZES: [(&str, u32, u32, u32); 2] = [(EGRESS, 33_500, 18_500, 19_300), (INGRESS, 15_500, 9_300, 4_400)];
 
 #[test]
 fn the_programs_are_no_larger_than_their_budget() -> Result<()> {

@@ -129,14 +129,17 @@ impl Case<'_> {
         }
         match redirect() {
             (Outcome::Redirect, reason) => (Outcome::Redirect, reason),
-            _ => (Outcome::Drop, Some(Reason::RedirectFailed)),
+            _ => {
+                report(Event::Redirect, frame::ifindex(self.skb), owner, 0);
+                (Outcome::Drop, Some(Reason::RedirectFailed))
+            }
         }
     }
 
     #[inline(always)]
     fn to_neighbour(&self, owner: u32, neighbour: Neighbour) -> (Outcome, Option<Reason>) {
         let Some(to) = BpfTables.find(owner) else { return (Outcome::Drop, None) };
-        if !self.take_off_tags(owner) {
+        if !self.take_off_tags() {
             return (Outcome::Drop, None);
         }
         // The sender has kept to the MTU of this interface, so only a smaller one is of interest.
@@ -149,7 +152,7 @@ impl Case<'_> {
         }
         if !to.has_ethernet() {
             // There is one way through such a device. The kernel takes the Ethernet header off for it.
-            return (self.redirect(owner), None);
+            return (redirect(owner), None);
         }
         if !self.iface.has_ethernet() && !self.put_on_ethernet() {
             return (Outcome::Drop, None);
@@ -173,9 +176,12 @@ impl Case<'_> {
                 report(Event::Route, frame::ifindex(self.skb), owner, replaced);
                 return Outcome::Drop;
             }
-            let length = size_of::<Neighbour>() as i32;
-            let code = bpf_redirect_neigh(owner, (&raw mut neighbour).cast(), length, 0);
-            Outcome::from_helper(code, frame::ifindex(self.skb), owner)
+            Outcome::from_helper(bpf_redirect_neigh(
+                owner,
+                (&raw mut neighbour).cast(),
+                size_of::<Neighbour>() as i32,
+                0,
+            ))
         }
     }
 
@@ -183,7 +189,7 @@ impl Case<'_> {
     /// knows the protocol by `skb->protocol` alone. `false` where that is not the packet's even so, as a sender
     /// on AF_PACKET can have it.
     #[inline(always)]
-    fn take_off_tags(&self, owner: u32) -> bool {
+    fn take_off_tags(&self) -> bool {
         // Written out: the verifier does not follow the counter of a loop through the helper.
         const { assert!(MAX_TAGS == 4) };
         self.take_off_tag(0);
@@ -191,11 +197,7 @@ impl Case<'_> {
         self.take_off_tag(2);
         self.take_off_tag(3);
         // SAFETY: the kernel passes a valid context, whose fields the verifier knows.
-        let is_known = unsafe { (*self.skb).protocol == u32::from(self.ethertype.to_be()) };
-        if !is_known {
-            report(Event::Protocol, frame::ifindex(self.skb), owner, 0);
-        }
-        is_known
+        unsafe { (*self.skb).protocol == u32::from(self.ethertype.to_be()) }
     }
 
     #[inline(always)]
@@ -213,11 +215,11 @@ impl Case<'_> {
         let ready = match (self.iface.has_ethernet(), to.has_ethernet()) {
             (true, true) => self.store(ETHERNET_SOURCE_OFFSET, &to.mac),
             // The kernel takes the Ethernet header off, and would leave tags.
-            (true, false) => self.take_off_tags(owner),
+            (true, false) => self.take_off_tags(),
             (false, true) => self.put_on_ethernet() && self.store(0, &self.group_header(to.mac)),
             (false, false) => true,
         };
-        if ready { self.redirect(owner) } else { Outcome::Drop }
+        if ready { redirect(owner) } else { Outcome::Drop }
     }
 
     /// Makes room for an Ethernet header in front of a packet that has none.
@@ -259,11 +261,10 @@ impl Case<'_> {
         }
         stored == 0
     }
+}
 
-    #[inline(always)]
-    fn redirect(&self, owner: u32) -> Outcome {
-        // SAFETY: no pointers are involved.
-        let code = unsafe { bpf_redirect(owner, 0) };
-        Outcome::from_helper(code, frame::ifindex(self.skb), owner)
-    }
+#[inline(always)]
+fn redirect(owner: u32) -> Outcome {
+    // SAFETY: no pointers are involved.
+    Outcome::from_helper(unsafe { bpf_redirect(owner, 0) })
 }

@@ -2,8 +2,6 @@
 
 use aya_ebpf::bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC};
 
-use super::report::{Event, report};
-
 /// What the kernel is told to do with a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -27,13 +25,9 @@ impl Outcome {
         }
     }
 
-    /// What a redirect helper answered that was to send a packet of one interface to another.
+    /// What a redirect helper answered.
     #[inline(always)]
-    pub(super) fn from_helper(code: i64, from: u32, to: u32) -> Self {
-        if code == i64::from(TC_ACT_REDIRECT) {
-            return Self::Redirect;
-        }
-        report(Event::Redirect, from, to, code);
-        Self::Drop
+    pub(super) fn from_helper(code: i64) -> Self {
+        if code == i64::from(TC_ACT_REDIRECT) { Self::Redirect } else { Self::Drop }
     }
 }

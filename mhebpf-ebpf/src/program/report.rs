@@ -22,16 +22,14 @@ pub(super) enum Event {
     Loop = 0,
     /// The packet's route could not be replaced.
     Route = 1,
-    /// A redirect helper refused.
+    /// It was not redirected, for a reason that was said before or that the kernel does not tell.
     Redirect = 2,
     /// There is no room for an Ethernet header.
     Header = 3,
     /// Bytes of the packet could not be written.
     Store = 4,
-    /// The packet is not of the protocol that the kernel takes it for.
-    Protocol = 5,
     /// A packet ends within the headers that it should have.
-    Malformed = 6,
+    Malformed = 5,
 }
 
 /// How long each CPU is silent after a message: as many packets can come as there are.
@@ -71,10 +69,9 @@ fn write(event: u8, ifindex: u32, detail: u32, code: i64) {
             code
         ),
         REDIRECT => say!(
-            "a packet of interface {} for interface {} is dropped: redirecting it gave {}",
+            "a packet of interface {} for interface {} is dropped: it could not be redirected",
             ifindex,
-            detail,
-            code
+            detail
         ),
         HEADER => say!(
             "a packet of interface {} is dropped: making room for an Ethernet header (bpf_skb_change_head) gave {}",
@@ -85,11 +82,6 @@ fn write(event: u8, ifindex: u32, detail: u32, code: i64) {
             "a packet of interface {} is dropped: writing to it (bpf_skb_store_bytes) gave {}",
             ifindex,
             code
-        ),
-        PROTOCOL => say!(
-            "a packet of interface {} for interface {} is dropped: it is not of the protocol that the kernel takes it for",
-            ifindex,
-            detail
         ),
         _ => say!(
             "a packet of interface {} with the EtherType {:x} ends within its headers: it passes",
@@ -104,7 +96,6 @@ const ROUTE: u8 = Event::Route as u8;
 const REDIRECT: u8 = Event::Redirect as u8;
 const HEADER: u8 = Event::Header as u8;
 const STORE: u8 = Event::Store as u8;
-const PROTOCOL: u8 = Event::Protocol as u8;
 
 #[inline(always)]
 fn is_time() -> bool {

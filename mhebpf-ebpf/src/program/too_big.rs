@@ -20,7 +20,7 @@ use network_types::{
     ip::{Ipv4Hdr, Ipv6Hdr},
 };
 
-use super::{frame::ifindex, outcome::Outcome};
+use super::outcome::Outcome;
 
 /// Where an IPv4 header has the number of the protocol that it carries.
 const IPV4_PROTOCOL_OFFSET: u32 = 9;
@@ -101,8 +101,7 @@ fn arrive(skb: *mut __sk_buff, made: bool, owner: u32, to: &Iface, ethertype: u1
         return Outcome::Drop;
     }
     // SAFETY: no pointers are involved.
-    let code = unsafe { bpf_redirect(owner, u64::from(BPF_F_INGRESS)) };
-    Outcome::from_helper(code, ifindex(skb), owner)
+    Outcome::from_helper(unsafe { bpf_redirect(owner, u64::from(BPF_F_INGRESS)) })
 }
 
 /// Leaves of the packet what is quoted, and makes room for `headers` between it and the Ethernet header, which

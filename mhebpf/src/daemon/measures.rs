@@ -35,7 +35,7 @@ impl Daemon<'_> {
             interfaces: self.measured_interfaces(dumper),
             local_addresses: tables.local_addresses(),
             next_hops: tables.ipv4.next_hops.len() + tables.ipv6.next_hops.len(),
-            maps: fills(tables, counts.len(), &self.datapath.capacities),
+            maps: fills(tables, self.datapath.counters.entries(), &self.datapath.capacities),
             synchronisations: history.synchronisations,
             failures: history.failures,
             interrupted_dumps: dumper.interrupted(),

@@ -62,6 +62,11 @@ impl Counters {
         }
         Ok(sums.into_iter().filter_map(|(key, packets)| count(key, packets)).collect())
     }
+
+    /// How many entries the map of counters has: those that are counted without it are none.
+    pub fn entries(&self) -> usize {
+        self.map.keys().filter(Result::is_ok).count()
+    }
 }
 
 /// `None` for a number that this version does not know.
