@@ -30,7 +30,7 @@ use self::{
 use crate::{
     announce::Announcer,
     cli::RunOptions,
-    control::{Answer, Control, Question},
+    control::Control,
     datapath::{self, Attachments, Datapath},
     instance::Instance,
     metrics,
@@ -212,27 +212,6 @@ impl Daemon<'_> {
                     },
                 }
             }
-        }
-    }
-
-    fn answer(&mut self, question: Question, dumper: &mut Dumper, events: &Events) {
-        match question {
-            Question::Status(sender) => {
-                let answer = match self.status(dumper, events) {
-                    Ok(status) => Answer::Status(Box::new(status)),
-                    Err(error) => Answer::Error { message: format!("{error:#}") },
-                };
-                // Who does not wait for the answer any more needs none.
-                let _ = sender.send(answer);
-            }
-            Question::Measures(sender) => {
-                let _ = sender.send(self.measures(dumper, events).map(Box::new));
-            }
-            Question::Watch(lines) => {
-                let context = watch::Context { host: dumper.last(), tables: self.datapath.maps.written() };
-                self.watch.begin(lines, &mut self.datapath.samples, &context);
-            }
-            Question::Left => self.watch.prune(&mut self.datapath.samples),
         }
     }
 

@@ -1,80 +1,29 @@
 //! `mhebpf run --metrics`: what is served to Prometheus, and that scraping disturbs nothing.
 
 mod openmetrics;
+mod scrape;
 
 use std::{
     env, fs,
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
     path::Path,
-    process::{self, Command, Stdio},
-    thread,
+    process, thread,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use mhebpf_tests::{
-    Daemon, Lab, Mac, NetNs, PATIENCE,
+    Daemon, Lab, NetNs, PATIENCE,
     features::{self, Feature},
-    skip, wait_until,
+    wait_until,
 };
 use openmetrics::Exposition;
+use scrape::{ADDRESS, ask, connect, scrape, start, violate};
 use serde_json::Value;
-
-/// Every lab has a loopback of its own.
-const ADDRESS: &str = "127.0.0.1:9469";
-const DASHBOARD: &str = include_str!("../../docs/metrics/dashboard.json");
-const ALERTS: &str = include_str!("../../docs/metrics/alerts.yml");
-const ALERT_TESTS: &str = include_str!("../../docs/metrics/alerts_test.yml");
-
-/// An answer of the daemon: status, head and body.
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-fn connect() -> Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&ADDRESS.parse::<SocketAddr>()?, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    Ok(stream)
-}
-
-/// Sends a request and reads until the daemon closes the connection.
-fn ask(mut stream: TcpStream, method: &str, path: &str) -> Result<Answer> {
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {ADDRESS}\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    let (head, body) = text.split_once("\r\n\r\n").context("no end of the head")?;
-    let status = head.split(' ').nth(1).context("no status")?.parse()?;
-    Ok(Answer { status, head: head.to_lowercase(), body: body.to_owned() })
-}
-
-fn scrape_text(ns: &NetNs) -> Result<String> {
-    let answer = ns.run(|| ask(connect()?, "GET", "/metrics"))?;
-    ensure!(answer.status == 200, "{}\n{}", answer.head, answer.body);
-    Ok(answer.body)
-}
-
-fn scrape(ns: &NetNs) -> Result<Exposition> {
-    let text = scrape_text(ns)?;
-    Exposition::parse(&text).context(text)
-}
-
-fn start(lab: &Lab, further: &[&str]) -> Result<Daemon> {
-    lab.mhebpf_quietly(&[&["--metrics", ADDRESS], further].concat())
-}
 
 fn status(ns: &NetNs) -> Result<Value> {
     let output = Daemon::command(ns)?.args(["status", "-o", "json"]).output()?;
     Ok(serde_json::from_slice(&output.stdout)?)
-}
-
-/// Sends what does not belong: a datagram, and a question for another interface's address.
-fn violate(lab: &Lab) -> Result<()> {
-    lab.emit(0, lab.address(1))?;
-    lab.ask(1, lab.address(0), Mac::BROADCAST)?;
-    lab.fence()
 }
 
 #[test]
@@ -413,108 +362,4 @@ fn the_file_names_the_address_too_and_it_stays_until_the_next_start() -> Result<
     scrape(&lab.host)?;
     daemon.stop()?;
     lab.finish()
-}
-
-/// Those of a text that start as ours do, or as the conventional ones of processes.
-fn metric_names(text: &str) -> Vec<&str> {
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':');
-    words.filter(|word| word.starts_with("mhebpf_") || word.starts_with("process_")).collect()
-}
-
-#[test]
-fn the_dashboard_and_the_alerts_ask_for_what_is_served() -> Result<()> {
-    let lab = Lab::builder().links(2).build()?;
-    let daemon = start(&lab, &[])?;
-    let served = scrape(&lab.host)?.names();
-    serde_json::from_str::<Value>(DASHBOARD)?;
-    for (what, text) in [("the dashboard", DASHBOARD), ("the alerts", ALERTS), ("their tests", ALERT_TESTS)] {
-        let names = metric_names(text);
-        assert!(names.len() > 3, "{what}: {names:?}");
-        for name in names {
-            assert!(served.contains(name), "{what}: nothing serves {name}; what is served: {served:?}");
-        }
-    }
-    daemon.stop()?;
-    lab.finish()
-}
-
-/// What `promtool` says, if it is there.
-fn promtool(arguments: &[&str], input: &str) -> Result<Option<process::Output>> {
-    let spawned = Command::new("promtool")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = match spawned {
-        Ok(child) => child,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            skip("there is no promtool (package prometheus)");
-            return Ok(None);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    child.stdin.take().context("a pipe")?.write_all(input.as_bytes())?;
-    Ok(Some(child.wait_with_output()?))
-}
-
-/// The text in the older format that `promtool check metrics` reads: there the metric has its samples' name.
-fn in_the_older_format(exposition: &str) -> String {
-    let metrics = Exposition::parse(exposition);
-    let families = metrics.map(|metrics| metrics.families).unwrap_or_default();
-    let mut text = String::new();
-    for line in exposition.lines().filter(|line| !line.starts_with("# EOF") && !line.starts_with("# UNIT")) {
-        let mut words: Vec<String> = line.splitn(4, ' ').map(str::to_owned).collect();
-        if line.starts_with('#')
-            && let Some(family) = families.iter().find(|family| family.name == words[2])
-        {
-            match family.kind.as_str() {
-                "counter" => words[2] += "_total",
-                "info" => words[2] += "_info",
-                _ => {}
-            }
-            if words[1] == "TYPE" && family.kind == "info" {
-                words[3] = "gauge".to_owned();
-            }
-        }
-        text += &words.join(" ");
-        text.push('\n');
-    }
-    text
-}
-
-#[test]
-fn promtool_finds_nothing_wrong_with_the_metrics() -> Result<()> {
-    let lab = Lab::builder().links(2).build()?;
-    let daemon = start(&lab, &[])?;
-    violate(&lab)?;
-    let text = scrape_text(&lab.host)?;
-    daemon.stop()?;
-    lab.finish()?;
-    let Some(output) = promtool(&["check", "metrics"], &in_the_older_format(&text))? else { return Ok(()) };
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.is_empty(), "{}: {said}\n{text}", output.status);
-    Ok(())
-}
-
-#[test]
-fn promtool_finds_nothing_wrong_with_the_alerts() -> Result<()> {
-    // The sources need not be where the tests run.
-    let directory = env::temp_dir().join(format!("mhebpf-alerts-{}", process::id()));
-    fs::create_dir_all(&directory)?;
-    let file = |name: &str, text: &str| -> Result<String> {
-        let path = Path::new(&directory).join(name);
-        fs::write(&path, text)?;
-        Ok(path.to_str().context("a path")?.to_owned())
-    };
-    let (alerts, tests) = (file("alerts.yml", ALERTS)?, file("alerts_test.yml", ALERT_TESTS)?);
-    let outputs =
-        [&["check", "rules", &alerts], &["test", "rules", &tests]].map(|arguments| promtool(arguments, ""));
-    fs::remove_dir_all(&directory)?;
-    for output in outputs {
-        let Some(output) = output? else { return Ok(()) };
-        let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
-        assert!(output.status.success(), "{}", said.join("\n"));
-    }
-    Ok(())
 }

@@ -9,10 +9,11 @@ use anyhow::Result;
 use mhebpf_ebpf::{Announce, Direction, Receive, Send, Unknown};
 use tokio::time::Instant;
 
-use super::{Daemon, pace::Outcome};
+use super::{Daemon, pace::Outcome, watch};
 use crate::{
-    control::protocol::{
-        Chain, Counter, Former, Interface, LeftOut, Owned, Policy, Resynchronisations, Status,
+    control::{
+        Answer, Question,
+        protocol::{Chain, Counter, Former, Interface, LeftOut, Owned, Policy, Resynchronisations, Status},
     },
     datapath::Count,
     metrics::Durations,
@@ -79,6 +80,28 @@ impl History {
 }
 
 impl Daemon<'_> {
+    /// Answers what is asked.
+    pub(super) fn answer(&mut self, question: Question, dumper: &mut Dumper, events: &Events) {
+        match question {
+            Question::Status(sender) => {
+                let answer = match self.status(dumper, events) {
+                    Ok(status) => Answer::Status(Box::new(status)),
+                    Err(error) => Answer::Error { message: format!("{error:#}") },
+                };
+                // Who does not wait for the answer any more needs none.
+                let _ = sender.send(answer);
+            }
+            Question::Measures(sender) => {
+                let _ = sender.send(self.measures(dumper, events).map(Box::new));
+            }
+            Question::Watch(lines) => {
+                let context = watch::Context { host: dumper.last(), tables: self.datapath.maps.written() };
+                self.watch.begin(lines, &mut self.datapath.samples, &context);
+            }
+            Question::Left => self.watch.prune(&mut self.datapath.samples),
+        }
+    }
+
     /// How this daemon is, with what interfaces own by the host as it is now.
     ///
     /// # Errors

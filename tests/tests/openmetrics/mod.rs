@@ -47,14 +47,6 @@ impl Exposition {
         Ok(Self { families })
     }
 
-    /// The names of samples that there can be.
-    pub(crate) fn names(&self) -> BTreeSet<String> {
-        self.families
-            .iter()
-            .flat_map(|family| family.suffixes().iter().map(|end| format!("{}{end}", family.name)))
-            .collect()
-    }
-
     /// The sum of a name's samples that have all these labels.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let samples = self.families.iter().flat_map(|family| &family.samples);
@@ -81,7 +73,8 @@ impl Exposition {
 }
 
 impl Family {
-    fn suffixes(&self) -> &'static [&'static str] {
+    /// What the names of its samples end with.
+    pub(crate) fn suffixes(&self) -> &'static [&'static str] {
         match self.kind.as_str() {
             "counter" => &["_total"],
             "info" => &["_info"],
