@@ -3,6 +3,7 @@
 mod advice;
 mod answers;
 mod flows;
+mod judge;
 mod measures;
 mod memory;
 mod pace;

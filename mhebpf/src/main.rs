@@ -33,7 +33,7 @@ fn main() -> ExitCode {
             audit::Outcome::Clean => ExitCode::SUCCESS,
             audit::Outcome::Findings => ExitCode::from(FINDINGS),
         }),
-        Command::Explain(options) => explain::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Explain(options) => runtime.block_on(explain::run(&options)).map(|()| ExitCode::SUCCESS),
         Command::Status(options) => runtime.block_on(status::run(&options)).map(|()| ExitCode::SUCCESS),
         Command::Monitor(options) => runtime.block_on(monitor::run(&options)).map(|()| ExitCode::SUCCESS),
         Command::Man { command } => cli::manual(command.as_deref()).map(|()| ExitCode::SUCCESS),

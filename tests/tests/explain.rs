@@ -1,6 +1,7 @@
 //! `mhebpf explain` in the lab: what it says is what mhebpf does, and wrong questions are answered with what to do.
 
 mod inspection;
+mod live_maps;
 
 use std::collections::BTreeSet;
 

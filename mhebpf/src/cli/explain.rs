@@ -7,8 +7,10 @@ use clap::{Args, ValueEnum};
 use super::{AnnouncePolicy, Mode, ReceivePolicy, RunOptions, UnknownPolicy, format::Format};
 
 const NOTES: &str = "\
-It needs no daemon and no root, and sends nothing: the verdict is that of the code that runs in
-the kernel, on this host as it is now.
+The verdict is that of the code that runs in the kernel. Where mhebpf runs, it is made from its live
+maps, for root and the user that it runs as. Without it, or with --mode, --receive, --announce,
+--unknown or --config (what if?), it is made from the host as it is now, and needs no root. Nothing
+is sent.
 
 Examples:
   What becomes of a datagram that the kernel has routed to eth0
@@ -100,6 +102,15 @@ pub enum NdpKind {
 }
 
 impl ExplainOptions {
+    /// Whether the question is about a policy of its own, and not about the one that is in force.
+    pub fn names_a_policy(&self) -> bool {
+        self.mode.is_some()
+            || self.receive.is_some()
+            || self.announce.is_some()
+            || self.unknown.is_some()
+            || self.config.is_some()
+    }
+
     /// The options of `mhebpf run` with the same policy.
     pub fn as_for_run(&self) -> RunOptions {
         RunOptions {

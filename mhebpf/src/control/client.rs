@@ -1,6 +1,6 @@
 //! A command's end.
 
-use std::{io, os::linux::net::SocketAddrExt as _, os::unix::net::SocketAddr, time::Duration};
+use std::{fmt, io, os::linux::net::SocketAddrExt as _, os::unix::net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use tokio::{
@@ -12,11 +12,32 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Answer, Request, is_trusted, protocol::Status};
+use super::{
+    Answer, Request, is_trusted,
+    protocol::{Crossing, Judgement, Status},
+};
 use crate::instance;
 
 /// How long the daemon may take to say how it is: it may be busy with thousands of changes.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long it may take to judge a packet, which the command can do by itself.
+const JUDGING: Duration = Duration::from_secs(5);
+
+/// No daemon runs in this network namespace.
+#[derive(Debug)]
+pub struct NoDaemon;
+
+impl fmt::Display for NoDaemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "no mhebpf is running in this network namespace: start it with `mhebpf run --all`, or enter the namespace \
+             where it runs (ip netns exec NAME mhebpf ...)",
+        )
+    }
+}
+
+impl std::error::Error for NoDaemon {}
 
 /// A request that was sent, and its answers.
 #[derive(Debug)]
@@ -33,15 +54,12 @@ impl Answers {
     ///
     /// # Errors
     ///
-    /// When there is none, or the one that is there is neither root's nor this user's.
+    /// [`NoDaemon`] when there is none; when the one that is there is neither root's nor this user's.
     pub async fn to(request: Request) -> Result<Self> {
         let address = SocketAddr::from_abstract_name(instance::NAME).context("naming the daemon's socket")?;
         let stream = match std::os::unix::net::UnixStream::connect_addr(&address) {
             Ok(stream) => stream,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => bail!(
-                "no mhebpf is running in this network namespace: start it with `mhebpf run --all`, or enter the \
-                 namespace where it runs (ip netns exec NAME mhebpf ...)"
-            ),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Err(NoDaemon.into()),
             Err(error) => return Err(error).context("connecting to mhebpf"),
         };
         stream.set_nonblocking(true)?;
@@ -96,15 +114,35 @@ impl Answers {
 ///
 /// # Errors
 ///
-/// When there is none, it refuses, or is not understood.
+/// [`NoDaemon`] when there is none; when it refuses, or is not understood.
 pub async fn status() -> Result<Box<Status>> {
-    let mut answers = Answers::to(Request::Status).await?;
-    let Ok(answer) = timeout(PATIENCE, answers.next()).await else {
-        bail!("mhebpf{} does not answer: is it stopped?", answers.process());
+    match ask(Request::Status, PATIENCE).await? {
+        (Answer::Status(status), _) => Ok(status),
+        (_, process) => bail!("mhebpf{process} answers another question"),
+    }
+}
+
+/// Asks what becomes of a packet by the maps as they are, and names the daemon's process.
+///
+/// # Errors
+///
+/// [`NoDaemon`] when there is none; when it refuses, or is not understood.
+pub async fn judge(crossing: Crossing) -> Result<(Box<Judgement>, String)> {
+    match ask(Request::Judge(crossing), JUDGING).await? {
+        (Answer::Judged(judgement), process) => Ok((judgement, process)),
+        (_, process) => bail!("mhebpf{process} answers another question"),
+    }
+}
+
+/// Asks what has one answer.
+async fn ask(request: Request, patience: Duration) -> Result<(Answer, String)> {
+    let mut answers = Answers::to(request).await?;
+    let process = answers.process();
+    let Ok(answer) = timeout(patience, answers.next()).await else {
+        bail!("mhebpf{process} does not answer: is it stopped?");
     };
     match answer? {
-        Some(Answer::Status(status)) => Ok(status),
-        Some(_) => bail!("mhebpf{} answers another question", answers.process()),
-        None => bail!("mhebpf{} went away without an answer", answers.process()),
+        Some(answer) => Ok((answer, process)),
+        None => bail!("mhebpf{process} went away without an answer"),
     }
 }

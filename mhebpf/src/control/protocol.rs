@@ -1,13 +1,18 @@
 //! What is asked and answered.
 
+mod judgement;
+mod policy;
+mod read;
 mod status;
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::status::{
-    Chain, Counter, Former, Interface, LeftOut, Owned, Policy, Resynchronisations, Status,
+pub use self::{
+    judgement::{Crossing, Direction, Enforced, Judgement, Kind, Ruling},
+    read::{Hop, Known, Owned as OwnedBy, Read},
+    status::{Chain, Counter, Former, Interface, LeftOut, Owned, Policy, Resynchronisations, Status},
 };
 
 /// What a client asks, once for each connection.
@@ -19,6 +24,8 @@ pub enum Request {
     /// What does not simply pass, as it happens: [`Answer::Watching`], then [`Answer::Seen`] and
     /// [`Answer::Suppressed`] for as long as the connection lasts.
     Monitor,
+    /// What becomes of a packet, by the maps as they are: one [`Answer::Judged`].
+    Judge(Crossing),
 }
 
 /// A line of the daemon.
@@ -27,6 +34,8 @@ pub enum Request {
 pub enum Answer {
     /// How the daemon is.
     Status(Box<Status>),
+    /// What becomes of a packet.
+    Judged(Box<Judgement>),
     /// From now on, what does not simply pass is shown.
     Watching,
     /// A packet that did not simply pass.

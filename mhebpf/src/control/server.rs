@@ -12,7 +12,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{Answer, Request, is_trusted};
+use super::{Answer, Request, is_trusted, protocol::Crossing};
 use crate::metrics::Measures;
 
 /// How long a request may be, in bytes.
@@ -34,6 +34,8 @@ pub enum Question {
     Status(oneshot::Sender<Answer>),
     /// What is measured.
     Measures(oneshot::Sender<Result<Box<Measures>>>),
+    /// What becomes of a packet.
+    Judge(Crossing, oneshot::Sender<Answer>),
     /// To send lines of [`Answer`]s to a monitor, for as long as the channel is open.
     Watch(mpsc::Sender<Arc<str>>),
     /// To see which of those channels are still open.
@@ -135,15 +137,8 @@ async fn serve(stream: UnixStream, asks: mpsc::Sender<Question>) -> io::Result<(
         Err(_) => return Ok(()),
     };
     match request {
-        Request::Status => {
-            let (sender, answer) = oneshot::channel();
-            if asks.send(Question::Status(sender)).await.is_ok()
-                && let Ok(answer) = answer.await
-            {
-                say(&mut writer, &answer).await?;
-            }
-            Ok(())
-        }
+        Request::Status => ask(&mut writer, &asks, Question::Status).await,
+        Request::Judge(crossing) => ask(&mut writer, &asks, |sender| Question::Judge(crossing, sender)).await,
         Request::Monitor => {
             let watched = watch(reader, writer, &asks).await;
             // A loop that has ended needs to know nothing.
@@ -151,6 +146,21 @@ async fn serve(stream: UnixStream, asks: mpsc::Sender<Question>) -> io::Result<(
             watched
         }
     }
+}
+
+/// Asks what has one answer, and passes it on.
+async fn ask(
+    writer: &mut OwnedWriteHalf,
+    asks: &mpsc::Sender<Question>,
+    question: impl FnOnce(oneshot::Sender<Answer>) -> Question,
+) -> io::Result<()> {
+    let (sender, answer) = oneshot::channel();
+    if asks.send(question(sender)).await.is_ok()
+        && let Ok(answer) = answer.await
+    {
+        say(writer, &answer).await?;
+    }
+    Ok(())
 }
 
 /// Passes lines on until the client goes away.

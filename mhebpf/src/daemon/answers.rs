@@ -6,14 +6,14 @@ use std::{
 };
 
 use anyhow::Result;
-use mhebpf_ebpf::{Announce, Direction, Receive, Send, Unknown};
+use mhebpf_ebpf::Direction;
 use tokio::time::Instant;
 
 use super::{Daemon, pace::Outcome, watch};
 use crate::{
     control::{
         Answer, Question,
-        protocol::{Chain, Counter, Former, Interface, LeftOut, Owned, Policy, Resynchronisations, Status},
+        protocol::{Chain, Counter, Former, Interface, LeftOut, Owned, Resynchronisations, Status},
     },
     datapath::Count,
     metrics::Durations,
@@ -93,6 +93,13 @@ impl Daemon<'_> {
             }
             Question::Measures(sender) => {
                 let _ = sender.send(self.measures(dumper, events).map(Box::new));
+            }
+            Question::Judge(crossing, sender) => {
+                let answer = match self.judge(&crossing) {
+                    Ok(judgement) => Answer::Judged(Box::new(judgement)),
+                    Err(error) => Answer::Error { message: format!("{error:#}") },
+                };
+                let _ = sender.send(answer);
             }
             Question::Watch(lines) => {
                 let context = watch::Context { host: dumper.last(), tables: self.datapath.maps.written() };
@@ -181,7 +188,7 @@ impl Daemon<'_> {
                 hook: hook.map(|hook| hook.name().to_owned()),
                 ingress_chain: chain(Direction::Ingress),
                 egress_chain: chain(Direction::Egress),
-                policy: words(policy),
+                policy: policy.into(),
                 owned: claims
                     .by_interface
                     .get(ifindex)
@@ -214,32 +221,5 @@ fn owned(host: &Host, claim: &Claim) -> Owned {
         address: if is_single { claim.prefix.addr().to_string() } else { claim.prefix.to_string() },
         rule: claim.rule,
         through: host.name_of(claim.through),
-    }
-}
-
-/// A policy in the words of the configuration file.
-pub(super) fn words(policy: &crate::model::Policy) -> Policy {
-    let word = |word: &str| word.to_owned();
-    Policy {
-        send: word(match policy.send {
-            Send::Off => "off",
-            Send::Observe => "observe",
-            Send::Drop => "drop",
-            Send::Redirect => "redirect",
-        }),
-        receive: word(match policy.receive {
-            Receive::Off => "off",
-            Receive::Observe => "observe",
-            Receive::Drop => "drop",
-        }),
-        announce: word(match policy.announce {
-            Announce::Off => "off",
-            Announce::Observe => "observe",
-            Announce::Enforce => "enforce",
-        }),
-        unknown: word(match policy.unknown {
-            Unknown::Pass => "pass",
-            Unknown::Drop => "drop",
-        }),
     }
 }

@@ -8,11 +8,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use mhebpf_ebpf::DIRECT_IFACES;
 
-use super::{Daemon, answers::words};
+use super::Daemon;
 use crate::{
     datapath::Capacities,
     metrics::{Fill, Interface, Measures},
-    model::Tables,
+    model::{Policy, Tables},
     netlink::{Dumper, Events},
 };
 
@@ -52,13 +52,13 @@ impl Daemon<'_> {
     }
 
     fn measured_interfaces(&self, dumper: &Dumper) -> Vec<Interface> {
-        let of = |(ifindex, policy): (&u32, _)| {
+        let of = |(ifindex, policy): (&u32, &Policy)| {
             let link = dumper.last().links.get(ifindex)?;
             Some(Interface {
                 name: link.name.clone(),
                 up: link.up,
                 hook: self.attachments.hook_of(*ifindex).map_or("none", |hook| hook.name()),
-                policy: words(policy),
+                policy: policy.into(),
             })
         };
         self.policies.iter().filter_map(of).collect()

@@ -2,6 +2,7 @@
 
 mod family;
 mod ifaces;
+mod live;
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -10,6 +11,7 @@ use aya::{
 };
 use mhebpf_ebpf::{FurtherOwnerKey, Ipv4, Ipv6};
 
+pub use self::live::Live;
 use self::{family::FamilyMaps, ifaces::IfaceMaps};
 use super::raw::Raw;
 use crate::model::Tables;
@@ -34,9 +36,14 @@ impl Maps {
         })
     }
 
-    /// What the maps contain.
+    /// What the maps were brought to.
     pub fn written(&self) -> &Tables {
         &self.written
+    }
+
+    /// What the programs decide by, which can be something else where others write to the maps.
+    pub fn live(&self) -> Live<'_> {
+        Live::new(self)
     }
 
     /// Brings the maps to `wanted`, writing only what differs.

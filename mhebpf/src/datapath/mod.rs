@@ -18,6 +18,6 @@ pub use capacity::Capacities;
 pub use chain::Place;
 pub use counters::{Count, Counters};
 pub use load::{Datapath, Programs, load, load_reporting, object};
-pub use maps::Maps;
+pub use maps::{Live, Maps};
 pub use reports::Reports;
 pub use samples::Samples;

@@ -7,6 +7,7 @@ use mhebpf_ebpf::{Announce, Direction, DiscoveryKind, Network, Receive, Send, Un
 use serde::Serialize;
 
 use super::{
+    difference::Difference,
     explanation::{self, Explanation, Judged, Model, Question, Role, Standing, Switch},
     why::{self, TryOutcome},
 };
@@ -23,6 +24,10 @@ pub const SCHEMA: u32 = 1;
 pub struct Document {
     /// [`SCHEMA`]
     pub schema: u32,
+    /// What the verdict comes from.
+    pub source: Source,
+    /// Where the maps of the daemon say something else than the host; none where it was not asked.
+    pub differences: Vec<Difference>,
     /// What was asked.
     pub packet: Packet,
     /// What becomes of it.
@@ -35,6 +40,16 @@ pub struct Document {
     pub owners: Vec<Owner>,
     /// What the kernel's own route lookups say.
     pub kernel: Vec<KernelAnswer>,
+}
+
+/// What a verdict comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The maps of the daemon, as they are in the kernel.
+    Daemon,
+    /// Tables computed from the host as it is.
+    Host,
 }
 
 /// A packet.
@@ -191,6 +206,8 @@ impl Document {
         let name = |ifindex: u32| model.host.name_of(ifindex);
         Self {
             schema: SCHEMA,
+            source: Source::Host,
+            differences: Vec::new(),
             packet: packet(question, name(question.ifindex)),
             verdict: answer(explanation, name),
             judged: explanation.judged.iter().map(|judged| address(judged, name)).collect(),

@@ -141,7 +141,11 @@ pub enum Switch {
 
 /// Asks the programs' own decision, and finds out why it is what it is.
 pub fn explain(model: &Model, question: &Question) -> Explanation {
-    let verdict = verdict(model, question);
+    because(model, question, verdict(model, question))
+}
+
+/// Finds out why a verdict is what it is, by a model of the host that led to it.
+pub fn because(model: &Model, question: &Question, verdict: Verdict) -> Explanation {
     let mut judged = judged_addresses(question)
         .into_iter()
         .map(|(role, address, switch)| judge(model, question.ifindex, role, address, switch))

@@ -3,7 +3,8 @@
 use anstyle::{AnsiColor, Style};
 
 use super::{
-    document::{Address, Claim, Document, KernelAnswer, Owner},
+    difference::Difference,
+    document::{Address, Claim, Document, KernelAnswer, Owner, Source},
     explanation::{Role, Standing, Switch},
     why::Rule,
 };
@@ -24,6 +25,10 @@ pub fn text(document: &Document, colours: Colours) -> String {
     let first = verdict.split([' ', ',', '.']).next().unwrap_or_default();
     let painted = colours.paint(colour.on_default().bold(), first);
     text += &line(colours, "Verdict", &verdict).replacen(first, &painted, 1);
+    text += &line(colours, "Tables", tables(document.source));
+    for difference in &document.differences {
+        text += &line(colours, "Behind", &behind(difference));
+    }
     for address in &document.judged {
         text += &line(colours, "Why", &why(document, address));
     }
@@ -79,6 +84,18 @@ fn verdict(document: &Document) -> String {
     } else {
         format!("pass, only observed: it would be `{what}`; counted as {reason}")
     }
+}
+
+fn tables(source: Source) -> &'static str {
+    match source {
+        Source::Daemon => "the live maps of the mhebpf that runs here",
+        Source::Host => "computed from the host as it is now",
+    }
+}
+
+fn behind(difference: &Difference) -> String {
+    let Difference { of, maps, host } = difference;
+    format!("the maps are not in step with the host: {of}: {maps} in the maps, {host} by the host")
 }
 
 fn why(document: &Document, judged: &Address) -> String {

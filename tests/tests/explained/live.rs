@@ -67,6 +67,11 @@ fn what_explain_says_of_a_live_host_is_what_the_programs_do() -> Result<()> {
             let packet = parse(crossing.frame.as_slice(), 0).context("the frame is whole")?;
             let (question, explanation) = ask(&model, &crossing, packet);
             let ran = kernel.run(&crossing, [0; 20])??;
+            let live = kernel.judge(&question)?;
+            ensure!(
+                live == explanation.verdict,
+                "{live:?} by the maps, {explanation:?} of {question:?}, seed {seed}"
+            );
             let expected = match explanation.verdict {
                 Verdict::Act { enforced: true, .. } => match action_name(&explanation.verdict) {
                     "drop" => DROP,

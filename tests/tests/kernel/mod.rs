@@ -20,8 +20,11 @@ use aya::{
     TestRunOptions,
     programs::{ProgramError, TestRun as _},
 };
-use mhebpf::datapath::{Datapath, Reports, load, load_reporting};
-use mhebpf_ebpf::Sample;
+use mhebpf::{
+    datapath::{Datapath, Reports, load, load_reporting},
+    explain::explanation::Question,
+};
+use mhebpf_ebpf::{Sample, Tables as _, Verdict, decide::decide};
 use mhebpf_tests::{
     NetNs,
     features::{self, Feature},
@@ -180,6 +183,17 @@ impl Kernel {
     /// What the programs say for the log; `None` where they say nothing.
     pub(crate) fn reports(&mut self) -> Option<&mut Reports> {
         self.datapath.reports.as_mut()
+    }
+
+    /// Decides on a packet by what is in the maps, as the daemon does for `mhebpf explain`.
+    pub(crate) fn judge(&self, question: &Question) -> Result<Verdict> {
+        let live = self.datapath.maps.live();
+        let Question { direction, ifindex, packet, decapsulated } = question;
+        let verdict = live.iface(*ifindex).map_or(Verdict::Pass, |iface| {
+            decide(&live, *direction, *ifindex, iface, packet, false, || *decapsulated)
+        });
+        live.finish()?;
+        Ok(verdict)
     }
 
     /// Has the programs sample what they count, at a rate in samples per second.

@@ -63,6 +63,22 @@ impl<A: MapAddress> FamilyMaps<A> {
         })
     }
 
+    /// The owners of a single address.
+    pub(super) fn read_owners(&self, key: OwnersKey<A>) -> Result<Owners, MapError> {
+        self.owners.get(&A::owners_key(key), 0).map(|Raw(owners)| owners)
+    }
+
+    /// The owners of the longest prefix around an address.
+    pub(super) fn read_owners_by_prefix(&self, key: OwnersKey<A>) -> Result<Owners, MapError> {
+        self.prefixes.get(&prefix_key((key, A::BITS)), 0).map(|Raw(owners)| owners)
+    }
+
+    /// The next hop of an owner by the longest prefix.
+    pub(super) fn read_next_hop(&self, owner: u32, destination: A) -> Result<Neighbour, MapError> {
+        let key = NextHopKey { owner, destination };
+        self.next_hops.get(&next_hop_key((key, A::BITS)), 0).map(|Raw(neighbour)| neighbour)
+    }
+
     /// Writes what is new or different.
     pub(super) fn add(
         &mut self,

@@ -51,6 +51,12 @@ impl IfaceMaps {
         Ok(())
     }
 
+    /// Reads an interface.
+    pub(super) fn read(&self, ifindex: u32) -> Result<Iface, MapError> {
+        let slot = if ifindex < DIRECT_IFACES { ifindex } else { self.slots.get(&ifindex, 0)? };
+        self.ifaces.get(&slot, 0).map(|Raw(iface)| iface)
+    }
+
     /// Removes an interface; its slot is for others then.
     pub(super) fn remove(&mut self, ifindex: u32) -> Result<(), MapError> {
         if ifindex < DIRECT_IFACES {

@@ -1,0 +1,99 @@
+//! What is enforced, in the words of the configuration file.
+
+use mhebpf_ebpf::{Announce, Iface, Receive, Send, Unknown};
+
+use super::Policy;
+use crate::model;
+
+impl Policy {
+    fn new(send: Send, receive: Receive, announce: Announce, unknown: Unknown) -> Self {
+        let send = match send {
+            Send::Off => "off",
+            Send::Observe => "observe",
+            Send::Drop => "drop",
+            Send::Redirect => "redirect",
+        };
+        let receive = match receive {
+            Receive::Off => "off",
+            Receive::Observe => "observe",
+            Receive::Drop => "drop",
+        };
+        let announce = match announce {
+            Announce::Off => "off",
+            Announce::Observe => "observe",
+            Announce::Enforce => "enforce",
+        };
+        let unknown = match unknown {
+            Unknown::Pass => "pass",
+            Unknown::Drop => "drop",
+        };
+        let [send, receive, announce, unknown] = [send, receive, announce, unknown].map(str::to_owned);
+        Self { send, receive, announce, unknown }
+    }
+}
+
+impl From<&model::Policy> for Policy {
+    fn from(policy: &model::Policy) -> Self {
+        Self::new(policy.send, policy.receive, policy.announce, policy.unknown)
+    }
+}
+
+impl From<&Iface> for Policy {
+    fn from(iface: &Iface) -> Self {
+        Self::new(iface.send(), iface.receive(), iface.announce(), iface.unknown())
+    }
+}
+
+/// Without the prefixes that are allowed; the error is the word that is not known.
+impl TryFrom<&Policy> for model::Policy {
+    type Error = String;
+
+    fn try_from(words: &Policy) -> Result<Self, String> {
+        Ok(Self {
+            send: match words.send.as_str() {
+                "off" => Send::Off,
+                "observe" => Send::Observe,
+                "drop" => Send::Drop,
+                "redirect" => Send::Redirect,
+                other => return Err(other.to_owned()),
+            },
+            receive: match words.receive.as_str() {
+                "off" => Receive::Off,
+                "observe" => Receive::Observe,
+                "drop" => Receive::Drop,
+                other => return Err(other.to_owned()),
+            },
+            announce: match words.announce.as_str() {
+                "off" => Announce::Off,
+                "observe" => Announce::Observe,
+                "enforce" => Announce::Enforce,
+                other => return Err(other.to_owned()),
+            },
+            unknown: match words.unknown.as_str() {
+                "pass" => Unknown::Pass,
+                "drop" => Unknown::Drop,
+                other => return Err(other.to_owned()),
+            },
+            allow: Vec::new(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_is_read_back_from_its_words() {
+        let sends = [Send::Off, Send::Observe, Send::Drop, Send::Redirect];
+        let receives = [Receive::Off, Receive::Observe, Receive::Drop, Receive::Drop];
+        let announces = [Announce::Off, Announce::Observe, Announce::Enforce, Announce::Enforce];
+        let unknowns = [Unknown::Pass, Unknown::Drop, Unknown::Pass, Unknown::Drop];
+        for n in 0..4 {
+            let (send, receive) = (sends[n], receives[n]);
+            let (announce, unknown, allow) = (announces[n], unknowns[n], Vec::new());
+            let policy = model::Policy { send, receive, announce, unknown, allow };
+            assert_eq!(model::Policy::try_from(&Policy::from(&policy)), Ok(policy));
+        }
+    }
+}
