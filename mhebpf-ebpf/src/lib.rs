@@ -14,6 +14,7 @@ pub mod iface;
 pub mod next_hop;
 pub mod owners;
 pub mod packet;
+pub mod pinned;
 pub mod sample;
 
 pub use address::{Address, Ipv4, Ipv6};
@@ -25,6 +26,7 @@ pub use iface::{
 pub use next_hop::{Neighbour, NextHopKey};
 pub use owners::{FurtherOwnerKey, INLINE_OWNERS, Owners, OwnersKey};
 pub use packet::{Arp, ArpOperation, Datagram, Discovery, DiscoveryKind, Frame, Location, Network, Packet};
+pub use pinned::{LAYOUT, State};
 pub use sample::{SAMPLED, Sample, Sampler};
 
 /// A type that may be copied byte for byte into a BPF map and back.
@@ -60,4 +62,5 @@ map_data!(
     CounterKey,
     Sample,
     Sampler,
+    State,
 );

@@ -6,6 +6,7 @@ mod explain;
 mod format;
 mod monitor;
 mod status;
+mod unload;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -20,8 +21,9 @@ pub use self::{
     format::Format,
     monitor::MonitorOptions,
     status::StatusOptions,
+    unload::UnloadOptions,
 };
-use crate::{config::Source, datapath::Hook};
+use crate::{config::Source, datapath::Hook, pins::DEFAULT_DIRECTORY};
 
 /// Makes a multihomed host a strong end system (RFC 1122 section 3.3.4.2).
 #[derive(Debug, Parser)]
@@ -47,10 +49,12 @@ pub enum Command {
     Audit(AuditOptions),
     /// Says what becomes of a packet, and why.
     Explain(ExplainOptions),
-    /// Says how the running daemon is: what each interface owns and why, and what was counted.
+    /// Says how the running daemon is, or what it has left in force: what each interface owns, and what was counted.
     Status(StatusOptions),
     /// Shows packets that do not simply pass, as it happens.
     Monitor(MonitorOptions),
+    /// Takes off what `mhebpf run --pin` has left in force, and removes its maps.
+    Unload(UnloadOptions),
     /// Prints the manual page of mhebpf, or of one of its commands.
     #[command(hide = true)]
     Man {
@@ -83,6 +87,8 @@ Examples:
     mhebpf run --all
   Only these interfaces, also those that appear later; drop instead of redirecting
     mhebpf run --interface 'eth*' --mode drop
+  Go on enforcing while mhebpf is upgraded and started again
+    mhebpf run --all --pin
   As a file says, which is read again on SIGHUP
     mhebpf run --config /etc/mhebpf.toml";
 
@@ -133,13 +139,25 @@ pub struct RunOptions {
     #[arg(long, env = "MHEBPF_NO_ANNOUNCE", help_heading = WHAT)]
     pub no_announce: bool,
 
-    /// Stop by itself after this time, such as 90s, 10m, 2h
+    /// Stop by itself after this time, such as 90s, 10m, 2h. With --pin too, all is taken off at the end
     #[arg(long = "for", value_name = "DURATION", env = "MHEBPF_FOR", help_heading = HOW, value_parser = parse_duration)]
     pub run_for: Option<Duration>,
 
     /// How the programs are attached [default: auto]
     #[arg(long, env = "MHEBPF_HOOK", help_heading = HOW)]
     pub hook: Option<Hook>,
+
+    /// What is enforced outlives mhebpf, in this directory of a BPF file system [default: /sys/fs/bpf/mhebpf]. The next
+    /// `run --pin` takes it over without an unenforced moment; `mhebpf unload` takes it off
+    #[arg(
+        long,
+        value_name = "DIRECTORY",
+        num_args = 0..=1,
+        default_missing_value = DEFAULT_DIRECTORY,
+        env = "MHEBPF_PIN",
+        help_heading = HOW
+    )]
+    pub pin: Option<PathBuf>,
 
     /// Serve metrics for Prometheus over HTTP, at /metrics of this address and port, such as 127.0.0.1:9469
     #[arg(long, value_name = "ADDRESS:PORT", env = "MHEBPF_METRICS", help_heading = HOW, value_parser = parse_address)]

@@ -18,6 +18,7 @@ use crate::{
         parse_duration, parse_pattern,
     },
     datapath::Hook,
+    pins::DEFAULT_DIRECTORY,
 };
 
 /// Where it is looked for when nobody says.
@@ -48,6 +49,9 @@ pub struct Config {
     pub run_for: Option<Duration>,
     /// `--hook`
     pub hook: Option<Hook>,
+    /// `--pin`
+    #[serde(deserialize_with = "pin")]
+    pub pin: Option<PathBuf>,
     /// `--metrics`
     #[serde(deserialize_with = "address_and_port")]
     pub metrics: Option<SocketAddr>,
@@ -104,6 +108,20 @@ impl<'de> Deserialize<'de> for IpNetOrAddress {
             ))
         })
     }
+}
+
+/// A directory, or `true` for the default one.
+fn pin<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "say `true`, or a directory in a BPF file system")]
+    enum Pin {
+        Is(bool),
+        In(PathBuf),
+    }
+    Ok(match Pin::deserialize(deserializer)? {
+        Pin::Is(is) => is.then(|| DEFAULT_DIRECTORY.into()),
+        Pin::In(directory) => Some(directory),
+    })
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
@@ -208,6 +226,15 @@ mod tests {
     }
 
     #[test]
+    fn pinning_is_a_switch_or_a_directory() {
+        for (text, expected) in
+            [("pin = true", Some(DEFAULT_DIRECTORY)), ("pin = false", None), ("pin = \"/x\"", Some("/x"))]
+        {
+            assert_eq!(Config::parse(text).expect(text).pin.as_deref(), expected.map(Path::new), "{text}");
+        }
+    }
+
+    #[test]
     fn an_empty_file_says_nothing() {
         assert_eq!(Config::parse("").expect("a configuration"), Config::default());
     }
@@ -225,6 +252,7 @@ mod tests {
             ("all = true\ninterfaces = [\"eth0\"]", ["all", "interfaces"]),
             ("interfaces = []", ["interfaces", "none"]),
             ("mode = \"drop", ["line 1", "mode"]),
+            ("pin = 3", ["line 1", "BPF file system"]),
         ] {
             let error = format!("{:#}", Config::parse(text).expect_err(text));
             assert!(expected.iter().all(|part| error.contains(part)), "{text}: {error}");

@@ -7,7 +7,7 @@
 
 pub mod client;
 pub mod protocol;
-pub(crate) mod recording;
+pub mod recording;
 pub(crate) mod server;
 
 pub use protocol::{Answer, Request};

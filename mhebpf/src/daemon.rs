@@ -4,6 +4,7 @@ mod advice;
 mod answers;
 mod flows;
 mod judge;
+mod lasting;
 mod measures;
 mod memory;
 mod pace;
@@ -24,6 +25,7 @@ use tracing::{debug, error, info, warn};
 
 use self::{
     answers::History,
+    lasting::Lasting,
     pace::{Outcome, Pace, RETRY},
     signals::{Request, Signals},
     watch::Watch,
@@ -32,7 +34,7 @@ use crate::{
     announce::Announcer,
     cli::RunOptions,
     control::Control,
-    datapath::{self, Attachments, Datapath},
+    datapath::{Attachments, Datapath},
     instance::Instance,
     metrics,
     model::{Host, Policy, Selection, Selector, Tables},
@@ -76,8 +78,7 @@ pub async fn run(options: &RunOptions) -> Result<()> {
     if let Some(scrapes) = scrapes {
         scrapes.serve(control.asks());
     }
-    let load = if datapath::reports::are_shown() { datapath::load_reporting } else { datapath::load };
-    let mut datapath = load()?;
+    let (lasting, mut datapath, attachments) = Lasting::load(&fixed)?;
     if let Some(reports) = datapath.reports.take() {
         reports::follow(reports)?;
     }
@@ -87,7 +88,8 @@ pub async fn run(options: &RunOptions) -> Result<()> {
         selector,
         fixed,
         announcer: Announcer::default(),
-        attachments: Attachments::new(fixed.hook),
+        attachments,
+        lasting,
         watch: Watch::new(&datapath.samples)?,
         datapath,
         history: History::begin(),
@@ -99,11 +101,15 @@ pub async fn run(options: &RunOptions) -> Result<()> {
     };
     let outcome = match daemon.start(&mut dumper, &events) {
         Ok(pace) => daemon.keep_in_step(&mut dumper, &mut events, &mut signals, &mut control, pace).await,
-        Err(error) => Err(error),
+        Err(error) => {
+            // Nothing is attached.
+            daemon.lasting.give_up();
+            Err(error)
+        }
     };
     tell_service_manager(&[NotifyState::Stopping]);
-    daemon.attachments.detach_all();
     outcome?;
+    daemon.lasting.end(&mut daemon.attachments, signals.has_lost_terminal());
     daemon.show(&dumper);
     daemon.print_summary();
     Ok(())
@@ -116,6 +122,7 @@ struct Daemon<'a> {
     fixed: Fixed,
     announcer: Announcer,
     attachments: Attachments,
+    lasting: Lasting,
     datapath: Datapath,
     watch: Watch,
     history: History,
@@ -272,8 +279,14 @@ impl Daemon<'_> {
         self.let_go(&host, &selection.enforced);
         let policy = |ifindex: &u32| (*ifindex, self.settings.policy(&host.name_of(*ifindex)));
         self.policies = selection.enforced.iter().map(policy).collect();
-        let written = self.datapath.maps.write(&Tables::new(&host, &self.policies));
+        let mut written = self.datapath.maps.write(&Tables::new(&host, &self.policies));
+        if self.lasting.takes_over() {
+            written?;
+            written = Ok(());
+        }
+        self.lasting.note(&mut self.datapath.state);
         let attached = self.attach(&host, &selection);
+        self.lasting.settle(&host, &selection.enforced, &self.attachments);
         self.log_selection(&host, selection);
         if self.settings.announces {
             // An announcement changes what peers know; observing must not.

@@ -11,10 +11,10 @@ pub mod question;
 pub mod report;
 pub mod why;
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, path::Path, rc::Rc};
 
 use anyhow::{Context as _, Result};
-use mhebpf_ebpf::{Direction, Verdict};
+use mhebpf_ebpf::{Direction, Tables as _, Verdict};
 
 use self::{
     difference::differences,
@@ -26,16 +26,19 @@ use crate::{
     console::{self, Colours},
     control::{
         client::{self, NoDaemon},
-        protocol::{Crossing, Enforced, Read},
+        protocol::{self, Crossing, Enforced, Read},
+        recording,
     },
+    datapath::PinnedMaps,
     model::{Host, Policy, Selector, host::MAIN_DOMAIN},
     netlink::{Dumper, RouteLookup},
+    pins::{self, Pinned, Pins},
     settings::Settings,
     usage::UsageError,
 };
 
-/// Answers the question of the command line about this network namespace: by the maps of the daemon that runs in it, or,
-/// where none does or another policy is asked about, by the host.
+/// Answers the question of the command line about this network namespace: by the maps of the daemon that runs in it, or of
+/// one that has pinned them; where there are none, or another policy is asked about, by the host.
 ///
 /// # Errors
 ///
@@ -43,12 +46,12 @@ use crate::{
 pub async fn run(options: &ExplainOptions) -> Result<()> {
     let host = Rc::unwrap_or_clone(Dumper::connect()?.snapshot()?.host);
     let question = question::read(options, &host)?;
-    let judged = if options.names_a_policy() { None } else { by_daemon(&question).await };
+    let judged = if options.names_a_policy() { None } else { by_maps(options, &question).await };
     let (model, explanation, source, read) = match judged {
-        Some(Judged { verdict, policies, read }) => {
+        Some(Judged { source, verdict, policies, read }) => {
             let model = Model::new(host, policies);
             let explanation = explanation::because(&model, &question, verdict);
-            (model, explanation, Source::Daemon, read)
+            (model, explanation, source, read)
         }
         None => {
             let (settings, _) = Settings::load(&options.as_for_run())
@@ -71,32 +74,57 @@ pub async fn run(options: &ExplainOptions) -> Result<()> {
     Ok(())
 }
 
-/// What the maps of a daemon say.
+/// What maps in the kernel say.
 struct Judged {
+    source: Source,
     verdict: Verdict,
     policies: BTreeMap<u32, Policy>,
     read: Vec<Read>,
 }
 
-/// Asks the daemon of this network namespace; `None` where there is none, or it does not answer, which is said.
-async fn by_daemon(question: &Question) -> Option<Judged> {
+/// Asks the daemon of this network namespace, or the maps that one has pinned; `None` where there is neither, or they can't be
+/// asked, which is said.
+async fn by_maps(options: &ExplainOptions, question: &Question) -> Option<Judged> {
     let asked = Crossing::new(question.direction, question.ifindex, &question.packet);
-    let answer = client::judge(asked).await.and_then(|(judgement, process)| {
-        let verdict = judgement.verdict();
-        let policy = |enforced: &Enforced| Some((enforced.ifindex, enforced.policy()?));
-        let policies: Option<BTreeMap<_, _>> = judgement.policies.iter().map(policy).collect();
-        let (verdict, policies) = verdict
-            .zip(policies)
-            .with_context(|| format!("mhebpf{process} answers what this version does not understand"))?;
-        Ok(Judged { verdict, policies, read: judgement.read })
-    });
-    answer
-        .inspect_err(|error| {
-            if !error.is::<NoDaemon>() {
-                eprintln!("note: {error:#}; this is computed from the host as it is now");
-            }
-        })
-        .ok()
+    let answer = match by_daemon(asked).await {
+        Err(error) if error.is::<NoDaemon>() => by_pins(options.pin.as_deref(), &asked),
+        answer => answer.map(Some),
+    };
+    answer.unwrap_or_else(|error| {
+        eprintln!("note: {error:#}; this is computed from the host as it is now");
+        None
+    })
+}
+
+async fn by_daemon(asked: Crossing) -> Result<Judged> {
+    let (judgement, process) = client::judge(asked).await?;
+    let policy = |enforced: &Enforced| Some((enforced.ifindex, enforced.policy()?));
+    let policies: Option<BTreeMap<_, _>> = judgement.policies.iter().map(policy).collect();
+    let (verdict, policies) = judgement
+        .verdict()
+        .zip(policies)
+        .with_context(|| format!("mhebpf{process} answers what this version does not understand"))?;
+    Ok(Judged { source: Source::Daemon, verdict, policies, read: judgement.read })
+}
+
+/// Reads what is in force without a daemon. What the configuration allowed is not known then.
+fn by_pins(named: Option<&Path>, asked: &Crossing) -> Result<Option<Judged>> {
+    // Who may not even look has no reason to think that there is something.
+    let Ok(Some(directory)) = Pins::find(&pins::directory(named)) else { return Ok(None) };
+    let links = pins::links(&directory)?;
+    if links.is_empty() {
+        return Ok(None);
+    }
+    let pinned = PinnedMaps::youngest(&directory)?;
+    let live = pinned.maps.live();
+    let (verdict, read) = recording::judge(&live, asked).context("judging what is no packet")?;
+    let policy = |link: &Pinned| {
+        let words = protocol::Policy::from(live.iface(link.ifindex)?);
+        Some((link.ifindex, Policy::try_from(&words).ok()?))
+    };
+    let policies = links.iter().filter_map(policy).collect();
+    live.finish()?;
+    Ok(Some(Judged { source: Source::Pinned, verdict, policies, read }))
 }
 
 /// What is enforced where. Where the configuration does not say which interfaces, it is every uplink and the one that

@@ -1,18 +1,38 @@
 //! One daemon for each network namespace.
 
 use std::{
-    io,
+    fmt, io,
     os::{
         linux::net::SocketAddrExt as _,
         unix::net::{SocketAddr, UnixListener, UnixStream},
     },
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 /// The name of an abstract socket: such names belong to a network namespace, and end with the process,
 /// however that ends.
 pub(crate) const NAME: &[u8] = b"mhebpf";
+
+/// Another daemon has the network namespace.
+#[derive(Debug)]
+pub struct Taken {
+    /// Its process and user.
+    pub holder: String,
+}
+
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "another mhebpf ({}) is already running in this network namespace: stop it first, or let it enforce on these \
+             interfaces as well (--interface may be repeated)",
+            self.holder
+        )
+    }
+}
+
+impl std::error::Error for Taken {}
 
 /// Holds the network namespace for this process.
 #[derive(Debug)]
@@ -25,16 +45,15 @@ impl Instance {
     ///
     /// # Errors
     ///
-    /// When another daemon has it; the message names its process.
+    /// [`Taken`] when another daemon has it.
     pub async fn claim() -> Result<Self> {
         let address = SocketAddr::from_abstract_name(NAME).context("naming the socket of this instance")?;
         match UnixListener::bind_addr(&address) {
             Ok(socket) => Ok(Self { socket }),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => bail!(
-                "another mhebpf ({}) is already running in this network namespace: stop it first, or let it enforce on \
-                 these interfaces as well (--interface may be repeated)",
-                holder(&address).await.unwrap_or_else(|_| "of an unknown process".to_owned())
-            ),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let holder = holder(&address).await.unwrap_or_else(|_| "of an unknown process".to_owned());
+                Err(Taken { holder }.into())
+            }
             Err(error) => Err(error).context("claiming this network namespace"),
         }
     }

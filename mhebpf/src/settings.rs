@@ -1,6 +1,6 @@
 //! What is to be enforced where: the command line and the configuration file together.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use glob::Pattern;
@@ -123,7 +123,7 @@ impl Settings {
 }
 
 /// What holds from the start to the end of a run, whatever a file that is read again says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fixed {
     /// How the programs are attached.
     pub hook: Hook,
@@ -131,6 +131,8 @@ pub struct Fixed {
     pub metrics: Option<SocketAddr>,
     /// After which time the run ends.
     pub run_for: Option<Duration>,
+    /// Where what outlives the daemon is pinned, if anything does.
+    pub pin: Option<PathBuf>,
     /// How the log is written, as the file says.
     log_format: Option<LogFormat>,
     /// How much the log says, as the file says.
@@ -144,6 +146,7 @@ impl Fixed {
             hook: options.hook.or(config.hook).unwrap_or(Hook::Auto),
             metrics: options.metrics.or(config.metrics),
             run_for: options.run_for.or(config.run_for),
+            pin: options.pin.clone().or_else(|| config.pin.clone()),
             log_format: config.log_format,
             verbose: config.verbose,
         }
@@ -155,6 +158,7 @@ impl Fixed {
             ("hook", self.hook != now.hook),
             ("metrics", self.metrics != now.metrics),
             ("for", self.run_for != now.run_for),
+            ("pin", self.pin != now.pin),
             ("log-format", self.log_format != now.log_format),
             ("verbose", self.verbose != now.verbose),
         ];

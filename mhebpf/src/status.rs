@@ -1,5 +1,6 @@
-//! `mhebpf status`: how the daemon of this network namespace is.
+//! `mhebpf status`: how the daemon of this network namespace is, or what outlives it.
 
+mod pinned;
 mod rates;
 mod report;
 
@@ -11,50 +12,83 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::{
     cli::{Format, StatusOptions},
     console::{self, Colours},
-    control::{client, protocol::Status},
+    control::{
+        client::{self, NoDaemon},
+        protocol::Status,
+    },
     stream,
 };
 
 /// Goes to the top left corner of a terminal and clears all that is there.
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 
-/// Asks the daemon and prints its answer, once or until it is stopped.
+/// What there is to show.
+enum Seen {
+    /// A daemon runs.
+    Daemon(Box<Status>),
+    /// None does, but what it has pinned is in force.
+    Pinned(Box<pinned::Lasting>),
+}
+
+/// Asks the daemon, or reads what outlives it, and prints the answer, once or until it is stopped.
 ///
 /// # Errors
 ///
-/// When there is no daemon, or it does not answer.
+/// When there is neither a daemon nor anything that outlives one, or it does not answer.
 pub async fn run(options: &StatusOptions) -> Result<()> {
     let Some(period) = options.watch else {
-        let status = client::status().await?;
-        let text = match options.output {
-            Format::Text => report::text(&status, Colours::of_stdout()),
-            Format::Json => serde_json::to_string_pretty(&status)? + "\n",
+        let text = match (look(options).await?, options.output) {
+            (Seen::Daemon(status), Format::Text) => report::text(&status, Colours::of_stdout()),
+            (Seen::Pinned(pinned), Format::Text) => pinned::text(&pinned, Colours::of_stdout()),
+            (Seen::Daemon(status), Format::Json) => serde_json::to_string_pretty(&status)? + "\n",
+            (Seen::Pinned(pinned), Format::Json) => serde_json::to_string_pretty(&pinned)? + "\n",
         };
         return console::print(&text).context("printing the status");
     };
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before: Option<(Instant, Box<Status>)> = None;
+    let is_terminal = stdout().is_terminal();
+    let colours = if is_terminal { Colours::of_stdout() } else { Colours::Off };
     loop {
         tokio::select! {
             interrupted = tokio::signal::ctrl_c() => return interrupted.context("handling SIGINT"),
             _ = ticks.tick() => {}
         }
-        let mut status = client::status().await?;
-        let now = Instant::now();
-        let seen = status.clone();
-        if let Some((then, before)) = before.replace((now, seen)) {
-            rates::add(&mut status, &before, now - then);
-        }
-        let text = match options.output {
-            Format::Text if stdout().is_terminal() => {
-                CLEAR.to_owned() + &report::text(&status, Colours::of_stdout())
+        let mut seen = look(options).await?;
+        if let Seen::Daemon(status) = &mut seen {
+            let now = Instant::now();
+            let first = status.clone();
+            if let Some((then, before)) = before.replace((now, first)) {
+                rates::add(status, &before, now - then);
             }
-            Format::Text => report::text(&status, Colours::Off) + "\n",
-            Format::Json => serde_json::to_string(&status)? + "\n",
+        }
+        let text = match (&seen, options.output) {
+            (Seen::Daemon(status), Format::Text) => report::text(status, colours),
+            (Seen::Pinned(pinned), Format::Text) => pinned::text(pinned, colours),
+            (Seen::Daemon(status), Format::Json) => serde_json::to_string(status)?,
+            (Seen::Pinned(pinned), Format::Json) => serde_json::to_string(pinned)?,
+        };
+        let text = match options.output {
+            Format::Text if is_terminal => CLEAR.to_owned() + &text,
+            _ => text + "\n",
         };
         if !stream::print(&text).context("printing the status")? {
             return Ok(());
         }
+    }
+}
+
+async fn look(options: &StatusOptions) -> Result<Seen> {
+    match client::status().await {
+        Ok(status) => Ok(Seen::Daemon(status)),
+        Err(error) if error.is::<NoDaemon>() => match pinned::read(options.pin.as_deref()) {
+            Ok(Some(pinned)) => Ok(Seen::Pinned(Box::new(pinned))),
+            Ok(None) => Err(error),
+            Err(unread) => Err(unread.context(
+                "no mhebpf is running in this network namespace, and what it may have pinned can't be read",
+            )),
+        },
+        Err(error) => Err(error),
     }
 }

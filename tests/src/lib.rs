@@ -9,6 +9,7 @@
 //! everything sent before has arrived.
 
 pub mod binary;
+pub mod bpf_file_system;
 pub mod capture;
 pub mod craft;
 pub mod daemon;
@@ -39,6 +40,7 @@ pub mod tunnel;
 pub mod wait;
 pub mod wireguard;
 
+pub use bpf_file_system::BpfFileSystem;
 pub use capture::Captured;
 pub use daemon::{Daemon, Ended};
 pub use family::Family;

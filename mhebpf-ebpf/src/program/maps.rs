@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use mhebpf_ebpf::{
     AddressTables, CounterKey, DIRECT_COUNTS as DIRECT_COUNTS_LENGTH, DIRECT_IFACES, FurtherOwnerKey,
-    HIGH_IFACES, Iface, Ipv4, Ipv6, Neighbour, NextHopKey, Owners, OwnersKey, Sample, Sampler, Tables,
+    HIGH_IFACES, Iface, Ipv4, Ipv6, Neighbour, NextHopKey, Owners, OwnersKey, Sample, Sampler, State, Tables,
 };
 
 /// Interfaces, by ifindex where that is below [`DIRECT_IFACES`]: the kernel inlines an array's lookup. The others have
@@ -63,6 +63,10 @@ static COUNTERS: PerCpuHashMap<CounterKey, u64> = PerCpuHashMap::with_max_entrie
 /// Counts that are found without hashing, by [`CounterKey::direct`].
 #[map]
 static DIRECT_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DIRECT_COUNTS_LENGTH, 0);
+
+/// What the daemon has last noted, for those who look when it is gone. The programs don't.
+#[map]
+static STATE: Array<State> = Array::with_max_entries(1, 0);
 
 /// How many packets each CPU may sample in a second. None where nobody watches.
 #[map]

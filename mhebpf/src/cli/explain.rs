@@ -8,7 +8,8 @@ use super::{AnnouncePolicy, Mode, ReceivePolicy, RunOptions, UnknownPolicy, form
 
 const NOTES: &str = "\
 The verdict is that of the code that runs in the kernel. Where mhebpf runs, it is made from its live
-maps, for root and the user that it runs as. Without it, or with --mode, --receive, --announce,
+maps, for root and the user that it runs as, and where it has left pinned maps in force, from those.
+Without either, or with --mode, --receive, --announce,
 --unknown or --config (what if?), it is made from the host as it is now, and needs no root. Nothing
 is sent.
 
@@ -77,6 +78,11 @@ pub struct ExplainOptions {
     /// As for run. Where neither says which interfaces, mhebpf is taken to enforce on every uplink and on this one
     #[arg(short, long, value_name = "FILE", env = "MHEBPF_CONFIG")]
     pub config: Option<PathBuf>,
+
+    /// Where to look for what outlives mhebpf, if none is running [default: that of /etc/mhebpf.toml, else
+    /// /sys/fs/bpf/mhebpf]
+    #[arg(long, value_name = "DIRECTORY", env = "MHEBPF_PIN")]
+    pub pin: Option<PathBuf>,
 
     /// How to say it
     #[arg(short, long, value_enum, default_value_t, env = "MHEBPF_OUTPUT")]

@@ -1,6 +1,6 @@
 //! The command line of `mhebpf status`.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
@@ -26,4 +26,9 @@ pub struct StatusOptions {
     /// Shows it again and again, with rates; with -o json one document on each line
     #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = parse_duration)]
     pub watch: Option<Duration>,
+
+    /// Where to look for what outlives mhebpf, if none is running [default: that of /etc/mhebpf.toml, else
+    /// /sys/fs/bpf/mhebpf]
+    #[arg(long, value_name = "DIRECTORY", env = "MHEBPF_PIN")]
+    pub pin: Option<PathBuf>,
 }

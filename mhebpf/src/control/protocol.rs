@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::status::counters_by_interface;
 pub use self::{
     judgement::{Crossing, Direction, Enforced, Judgement, Kind, Ruling},
     read::{Hop, Known, Owned as OwnedBy, Read},

@@ -6,8 +6,8 @@ use std::{
 };
 
 use mhebpf_ebpf::{
-    AddressTables, FurtherOwnerKey, Iface, Ipv4, Ipv6, Neighbour, Owners, OwnersKey, Tables, Verdict,
-    decide::decide,
+    AddressTables, Datagram, Direction, DiscoveryKind, FurtherOwnerKey, Iface, Ipv4, Ipv6, Neighbour,
+    Network, Owners, OwnersKey, Tables, Verdict, decide::decide,
 };
 
 use super::protocol::{Crossing, Read};
@@ -18,14 +18,37 @@ struct Recording<'a, T> {
     read: RefCell<Vec<Read>>,
 }
 
-/// Judges a packet by tables, and tells what was read of them; `None` where the words are no packet.
-pub(crate) fn judge(tables: &impl Tables, crossing: &Crossing) -> Option<(Verdict, Vec<Read>)> {
+/// Judges a packet by tables as the programs do, glance and decision, and tells what was read of them; `None` where the words are no packet.
+pub fn judge(tables: &impl Tables, crossing: &Crossing) -> Option<(Verdict, Vec<Read>)> {
     let packet = crossing.packet()?;
     let recording = Recording { tables, read: RefCell::default() };
     let verdict = recording.iface(crossing.ifindex).map_or(Verdict::Pass, |iface| {
+        if passes_by_block(iface, crossing.way(), packet.network) {
+            return Verdict::Pass;
+        }
         decide(&recording, crossing.way(), crossing.ifindex, iface, &packet, false, || false)
     });
     Some((verdict, recording.read.into_inner()))
+}
+
+/// Whether the glance finds the address of a datagram in the interface's block ([`mhebpf_ebpf::glance`]). That makes no
+/// difference, unless the block is behind the other tables.
+fn passes_by_block(iface: &Iface, direction: Direction, network: Network) -> bool {
+    let is_sent = direction == Direction::Egress;
+    iface.has_ethernet()
+        && match network {
+            Network::Ipv4(Datagram { source, destination }) => {
+                let address = if is_sent { source } else { destination };
+                iface.has_in_block(address.to_wire().into())
+            }
+            Network::Ipv6(Datagram { source, destination }, discovery)
+                if discovery.kind == DiscoveryKind::None =>
+            {
+                let (high, low) = if is_sent { source } else { destination }.halves();
+                iface.has_in_block6(high, low)
+            }
+            Network::Ipv6(..) | Network::Arp(_) => false,
+        }
 }
 
 impl<T> Recording<'_, T> {
@@ -70,4 +93,41 @@ macro_rules! address_tables {
 address_tables! {
     Ipv4, Ipv4Addr;
     Ipv6, Ipv6Addr;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use mhebpf_ebpf::{Announce, Block, Packet, Receive, Send, Unknown};
+
+    use super::*;
+    use crate::model::{
+        self, LinkKind, Policy,
+        testing::{address, host, link},
+    };
+
+    #[test]
+    fn a_block_that_is_behind_counts_as_it_does_in_the_kernel() {
+        let host = host(
+            [link(2, LinkKind::Other), link(3, LinkKind::Other)],
+            [address(2, "10.0.0.2/24"), address(3, "10.0.1.3/24")],
+        );
+        let policy = Policy {
+            send: Send::Drop,
+            receive: Receive::Drop,
+            announce: Announce::Enforce,
+            unknown: Unknown::Pass,
+            allow: Vec::new(),
+        };
+        let mut tables = model::Tables::new(&host, &BTreeMap::from([(2, policy)]));
+        let datagram = Datagram { source: Ipv4::new([10, 0, 1, 3]), destination: Ipv4::new([10, 0, 0, 1]) };
+        let packet = Packet { group: false, offset: 0, network: Network::Ipv4(datagram) };
+        let crossing = Crossing::new(Direction::Egress, 2, &packet);
+        let verdict = |tables: &model::Tables| judge(tables, &crossing).map(|(verdict, _)| verdict);
+        assert!(matches!(verdict(&tables), Some(Verdict::Act { .. })));
+        let block = Block { last: Ipv4::new([10, 0, 1, 255]), behind: Ipv4::new([0, 0, 0, 255]) };
+        tables.ifaces.entry(2).and_modify(|iface| iface.block = block);
+        assert_eq!(verdict(&tables), Some(Verdict::Pass));
+    }
 }

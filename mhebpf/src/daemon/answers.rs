@@ -13,9 +13,8 @@ use super::{Daemon, pace::Outcome, watch};
 use crate::{
     control::{
         Answer, Question,
-        protocol::{Chain, Counter, Former, Interface, LeftOut, Owned, Resynchronisations, Status},
+        protocol::{Chain, Counter, Former, Interface, LeftOut, Owned, Resynchronisations, Status, counters_by_interface},
     },
-    datapath::Count,
     metrics::Durations,
     model::{
         Host, LinkKind, Stacking,
@@ -116,7 +115,7 @@ impl Daemon<'_> {
     /// When links, addresses, routes or counters can't be read.
     pub(super) fn status(&mut self, dumper: &mut Dumper, events: &Events) -> Result<Status> {
         let host = dumper.snapshot()?.host;
-        let mut counts = by_interface(self.datapath.counters.read()?);
+        let mut counts = counters_by_interface(self.datapath.counters.read()?);
         let interfaces = self.interfaces(&host, &mut counts);
         let tables = self.datapath.maps.written();
         let name = |ifindex| self.names.get(&ifindex).cloned().unwrap_or_else(|| format!("if{ifindex}"));
@@ -132,6 +131,7 @@ impl Daemon<'_> {
             selected_by: self.selector.describe(),
             observing: self.settings.observes(),
             hook: self.attachments.hook().map(|hook| hook.name().to_owned()),
+            pinned: self.lasting.place(),
             in_step: self.history.in_step.map(|at| at.elapsed().as_secs_f64()),
             synchronisations: self.history.synchronisations,
             resynchronisations: Resynchronisations {
@@ -198,21 +198,6 @@ impl Daemon<'_> {
         }
         interfaces
     }
-}
-
-fn by_interface(counts: Vec<Count>) -> BTreeMap<u32, Vec<Counter>> {
-    let mut by_interface: BTreeMap<u32, Vec<Counter>> = BTreeMap::new();
-    for count in counts {
-        by_interface.entry(count.ifindex).or_default().push(Counter {
-            direction: count.direction.name().to_owned(),
-            family: count.family.name().to_owned(),
-            reason: count.reason.name().to_owned(),
-            observed: count.observed,
-            packets: count.packets,
-            rate: None,
-        });
-    }
-    by_interface
 }
 
 fn owned(host: &Host, claim: &Claim) -> Owned {

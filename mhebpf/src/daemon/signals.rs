@@ -24,6 +24,7 @@ pub(super) struct Signals {
     terminate: Signal,
     hang_up: Signal,
     had_terminal: bool,
+    lost_terminal: bool,
     deadline: Option<Instant>,
 }
 
@@ -34,8 +35,14 @@ impl Signals {
             terminate: signal(SignalKind::terminate()).context("handling SIGTERM")?,
             hang_up: signal(SignalKind::hangup()).context("handling SIGHUP")?,
             had_terminal: has_terminal(),
+            lost_terminal: false,
             deadline: run_for.map(|run_for| Instant::now() + run_for),
         })
+    }
+
+    /// Whether the run ends because its terminal is gone.
+    pub(super) fn has_lost_terminal(&self) -> bool {
+        self.lost_terminal
     }
 
     /// Waits for the next request. Cancelling loses none.
@@ -55,6 +62,7 @@ impl Signals {
                 if !self.had_terminal || has_terminal() {
                     return Request::Reload;
                 }
+                self.lost_terminal = true;
                 info!("stopping: the terminal is gone");
             }
             () = time_is_up => info!("stopping: the time is up"),

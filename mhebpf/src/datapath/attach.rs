@@ -1,10 +1,11 @@
 //! Attaching the programs to interfaces, and taking them off again.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+    links::PinnedLink,
     tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
 };
 use tracing::{info, warn};
@@ -13,7 +14,9 @@ use super::{
     clsact,
     grace_period::Expedited,
     load::{EGRESS, INGRESS, Programs},
+    pinned,
 };
+use crate::pins::{Pinned, Side};
 
 /// How the programs hang on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
@@ -58,11 +61,19 @@ const HANDLE: TcHandle = TcHandle::new(0, 0x6d68);
 struct Attachment {
     name: String,
     // In the order in which they are taken off: the receive filter is never on without the egress program.
-    ingress: SchedClassifierLink,
-    egress: SchedClassifierLink,
+    ingress: Held,
+    egress: Held,
     hook: Hook,
     /// The clsact qdisc was not there before.
     added_qdisc: bool,
+}
+
+/// What holds a program on an interface.
+enum Held {
+    /// It ends with the process.
+    Own(SchedClassifierLink),
+    /// It outlives the process.
+    Pinned(PinnedLink),
 }
 
 /// The interfaces that the programs are attached to.
@@ -70,13 +81,20 @@ pub struct Attachments {
     wanted: Hook,
     /// The same, or what the kernel turned out to have.
     hook: Hook,
+    /// Where links are pinned, if they are.
+    pins: Option<PathBuf>,
     attached: BTreeMap<u32, Attachment>,
 }
 
 impl Attachments {
     /// Nothing is attached yet.
     pub fn new(hook: Hook) -> Self {
-        Self { wanted: hook, hook, attached: BTreeMap::new() }
+        Self { wanted: hook, hook, pins: None, attached: BTreeMap::new() }
+    }
+
+    /// Nothing is attached yet. Links will be pinned in a directory, and those that are pinned there taken over.
+    pub fn pinned(hook: Hook, directory: PathBuf) -> Self {
+        Self { pins: Some(directory), ..Self::new(hook) }
     }
 
     /// The interfaces by ifindex, with the name that each had when the programs were attached.
@@ -131,7 +149,11 @@ impl Attachments {
             Hook::Clsact => (Hook::Clsact, clsact::add(name)?),
             Hook::Tcx | Hook::Auto => (Hook::Tcx, false),
         };
-        let attachment = match Self::attach_by(programs, name, hook, added_qdisc) {
+        let attachment = match self.attach_by(programs, (ifindex, name), hook, added_qdisc) {
+            Err(error) if self.pins.is_some() && lacks_tcx(&error) => {
+                return Err(error
+                    .context("--pin needs TCX (Linux 6.6), which this kernel does not have: leave it out"));
+            }
             Err(error) if self.hook == Hook::Auto && lacks_tcx(&error) => {
                 info!("this kernel has no TCX: using a clsact qdisc and filters");
                 self.hook = Hook::Clsact;
@@ -152,12 +174,38 @@ impl Attachments {
         Ok(())
     }
 
-    fn attach_by(programs: &mut Programs, name: &str, hook: Hook, added_qdisc: bool) -> Result<Attachment> {
-        let egress = attach_one(programs.egress()?, EGRESS, name, TcAttachType::Egress, hook)?;
-        let ingress = match attach_one(programs.ingress()?, INGRESS, name, TcAttachType::Ingress, hook) {
+    fn attach_by(
+        &self,
+        programs: &mut Programs,
+        (ifindex, name): (u32, &str),
+        hook: Hook,
+        added_qdisc: bool,
+    ) -> Result<Attachment> {
+        let attach = |program: &mut SchedClassifier, side| {
+            let (program_name, direction) = match side {
+                Side::Egress => (EGRESS, TcAttachType::Egress),
+                Side::Ingress => (INGRESS, TcAttachType::Ingress),
+            };
+            let pin = self.pins.as_ref().map(|directory| Pinned::new(directory, ifindex, side));
+            if let Some(pin) = &pin
+                && let Some(link) = pinned::take_over(program, pin)?
+            {
+                return Ok(Held::Pinned(link));
+            }
+            let link = attach_one(program, program_name, name, direction, hook)?;
+            match pin {
+                Some(pin) => pinned::pin(link, &pin).map(Held::Pinned),
+                None => Ok(Held::Own(link)),
+            }
+        };
+        let egress = attach(programs.egress()?, Side::Egress)?;
+        let ingress = match attach(programs.ingress()?, Side::Ingress) {
             Ok(ingress) => ingress,
             Err(error) => {
-                detach_one(egress, EGRESS, name);
+                // What is pinned stays: an earlier run's receive filter may be on, which must not be without it.
+                if let Held::Own(_) = egress {
+                    detach_one(egress, EGRESS, name);
+                }
                 return Err(error);
             }
         };
@@ -182,8 +230,14 @@ impl Attachments {
 
     /// Forgets an interface that no longer exists; the kernel has taken the programs off with it.
     pub fn forget(&mut self, ifindex: u32) {
-        if let Some(attachment) = self.attached.remove(&ifindex) {
-            info!("{} is gone, and the programs with it", attachment.name);
+        if let Some(Attachment { name, ingress, egress, .. }) = self.attached.remove(&ifindex) {
+            info!("{name} is gone, and the programs with it");
+            for (held, program_name) in [(ingress, INGRESS), (egress, EGRESS)] {
+                // A pinned link would outlive the interface.
+                if let Held::Pinned(_) = held {
+                    detach_one(held, program_name, &name);
+                }
+            }
         }
     }
 
@@ -235,10 +289,15 @@ fn detach(ifindex: u32, attachment: Attachment) {
     }
 }
 
-fn detach_one(link: SchedClassifierLink, program_name: &str, interface: &str) {
+fn detach_one(held: Held, program_name: &str, interface: &str) {
     use aya::programs::links::Link as _;
-    if let Err(error) = link.detach() {
-        warn!("detaching {program_name} from {interface}: {:#}", anyhow!(error));
+    let result = match held {
+        Held::Own(link) => link.detach().map_err(|error| anyhow!(error)),
+        // What was the last descriptor is closed then.
+        Held::Pinned(link) => link.unpin().map(drop).map_err(|error| anyhow!(error)),
+    };
+    if let Err(error) = result {
+        warn!("detaching {program_name} from {interface}: {error:#}");
     }
 }
 

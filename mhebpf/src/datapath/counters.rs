@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use aya::{
-    Ebpf,
-    maps::{MapData, PerCpuArray, PerCpuHashMap},
-};
+use aya::maps::{MapData, PerCpuArray, PerCpuHashMap};
 use mhebpf_ebpf::{CounterKey, DIRECT_COUNTS, Direction, Family, Reason};
 
-use super::{maps::take, raw::Raw};
+use super::{maps::Source, raw::Raw};
 
 /// The table of counters.
 pub struct Counters {
@@ -35,10 +32,10 @@ pub struct Count {
 }
 
 impl Counters {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
+    pub(super) fn take(source: Source<'_>) -> Result<Self> {
         Ok(Self {
-            map: PerCpuHashMap::try_from(take(ebpf, "COUNTERS")?)?,
-            direct: PerCpuArray::try_from(take(ebpf, "DIRECT_COUNTS")?)?,
+            map: PerCpuHashMap::try_from(source("COUNTERS")?)?,
+            direct: PerCpuArray::try_from(source("DIRECT_COUNTS")?)?,
         })
     }
 

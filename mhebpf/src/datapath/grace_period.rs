@@ -19,6 +19,12 @@ const SWITCH: &str = "/sys/kernel/rcu_expedited";
 const OURS: &str = "28008";
 const OFF: &str = "0";
 
+/// Does something that may wait for many grace periods, which are expedited meanwhile where that can be had.
+pub fn expedited<T>(work: impl FnOnce() -> T) -> T {
+    let _expedited = Expedited::begin();
+    work()
+}
+
 /// Grace periods are expedited as long as this lives.
 ///
 /// Without the right to write the switch (a container, a service with `ProtectKernelTunables=`) they take as long

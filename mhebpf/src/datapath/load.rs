@@ -7,7 +7,8 @@ use aya::{
 };
 use tracing::debug;
 
-use super::{Capacities, Counters, Maps, Reports, Samples, loader, reports};
+use super::{Capacities, Counters, Maps, Reports, Samples, StateMap, loader, maps, pinned, reports};
+use crate::pins::Generation;
 
 /// The object that the build script has compiled.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mhebpf-bpf"));
@@ -25,6 +26,8 @@ pub struct Datapath {
     pub maps: Maps,
     /// What they count.
     pub counters: Counters,
+    /// What is noted for those who look when the daemon is gone.
+    pub state: StateMap,
     /// What they show of packets that did not simply pass.
     pub samples: Samples,
     /// For how many entries the maps have room.
@@ -52,7 +55,7 @@ pub(super) const INGRESS: &str = "mhebpf_ingress";
 ///
 /// When the kernel refuses them; the error carries the verifier's words.
 pub fn load() -> Result<Datapath> {
-    load_at(reports::OFF)
+    load_into(false, None)
 }
 
 /// The same, with [`Reports`] of what no packet should meet with.
@@ -61,26 +64,41 @@ pub fn load() -> Result<Datapath> {
 ///
 /// As [`load`].
 pub fn load_reporting() -> Result<Datapath> {
-    load_at(reports::ON)
+    load_into(true, None)
 }
 
-/// Whether the programs report is decided once: the verifier takes out what is not wanted.
-fn load_at(level: u8) -> Result<Datapath> {
-    load_with(1, level).or_else(|error| {
+/// The same, with reports or without. With a generation the maps are pinned there, and counters that are there already go on.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_into(reporting: bool, generation: Option<&Generation>) -> Result<Datapath> {
+    // Whether the programs report is decided once: the verifier takes out what is not wanted.
+    let level = if reporting { reports::ON } else { reports::OFF };
+    load_with(1, level, generation).or_else(|error| {
         // A kernel without XFRM has no helper to ask for IPsec by.
-        load_with(0, level).inspect(|_| debug!("this kernel knows no IPsec: {error:#}")).map_err(|_| error)
+        load_with(0, level, generation)
+            .inspect(|_| debug!("this kernel knows no IPsec: {error:#}"))
+            .map_err(|_| error)
     })
 }
 
-fn load_with(xfrm: u8, level: u8) -> Result<Datapath> {
+fn load_with(xfrm: u8, level: u8, generation: Option<&Generation>) -> Result<Datapath> {
     let mut loader = loader::new();
     loader.override_global("XFRM", &xfrm, true).override_global(aya_log::LEVEL, &level, true);
+    if let Some(generation) = generation {
+        for name in pinned::MAPS {
+            loader.map_pin_path(name, generation.map(name));
+        }
+    }
     let mut ebpf = loader.load(OBJECT).context(
         "creating the BPF maps (before Linux 5.11 this needs CAP_SYS_RESOURCE: run mhebpf as root)",
     )?;
     let capacities = Capacities::of(&ebpf)?;
-    let maps = Maps::take(&mut ebpf)?;
-    let counters = Counters::take(&mut ebpf)?;
+    let source = &mut |name: &str| maps::take(&mut ebpf, name);
+    let maps = Maps::take(source)?;
+    let counters = Counters::take(source)?;
+    let state = StateMap::take(source)?;
     let samples = Samples::take(&mut ebpf)?;
     let reports = Reports::take(&mut ebpf, level)?;
     let mut programs = Programs { ebpf };
@@ -91,7 +109,7 @@ fn load_with(xfrm: u8, level: u8) -> Result<Datapath> {
             )
         })?;
     }
-    Ok(Datapath { programs, maps, counters, samples, capacities, reports })
+    Ok(Datapath { programs, maps, counters, state, samples, capacities, reports })
 }
 
 /// Loads a program, and again where a signal has come meanwhile: the verifier gives up for any (`bpf_check`, Linux 6.18),

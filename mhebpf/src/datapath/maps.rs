@@ -16,6 +16,9 @@ use self::{family::FamilyMaps, ifaces::IfaceMaps};
 use super::raw::Raw;
 use crate::model::Tables;
 
+/// Where the maps come from, by their names in the object.
+pub(super) type Source<'a> = &'a mut dyn FnMut(&str) -> Result<aya::maps::Map>;
+
 /// The maps, together with what was written to them.
 pub struct Maps {
     ifaces: IfaceMaps,
@@ -26,12 +29,12 @@ pub struct Maps {
 }
 
 impl Maps {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
+    pub(super) fn take(source: Source<'_>) -> Result<Self> {
         Ok(Self {
-            ifaces: IfaceMaps::take(ebpf)?,
-            further_owners: HashMap::try_from(take(ebpf, "FURTHER_OWNERS")?)?,
-            ipv4: FamilyMaps::take(ebpf, ["OWNERS", "PREFIXES", "NEXT_HOPS"])?,
-            ipv6: FamilyMaps::take(ebpf, ["OWNERS6", "PREFIXES6", "NEXT_HOPS6"])?,
+            ifaces: IfaceMaps::take(source)?,
+            further_owners: HashMap::try_from(source("FURTHER_OWNERS")?)?,
+            ipv4: FamilyMaps::take(source, ["OWNERS", "PREFIXES", "NEXT_HOPS"])?,
+            ipv6: FamilyMaps::take(source, ["OWNERS6", "PREFIXES6", "NEXT_HOPS6"])?,
             written: Tables::default(),
         })
     }
@@ -44,6 +47,22 @@ impl Maps {
     /// What the programs decide by, which can be something else where others write to the maps.
     pub fn live(&self) -> Live<'_> {
         Live::new(self)
+    }
+
+    /// All that is in the maps, whoever has written it. Takes a system call or two for each entry.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to read a map.
+    pub fn read(&self) -> Result<Tables> {
+        let mut tables =
+            Tables { ifaces: self.ifaces.read_all().context("reading the interfaces")?, ..Tables::default() };
+        for key in self.further_owners.keys() {
+            tables.further_owners.insert(key.context("reading further owners")?.0);
+        }
+        tables.ipv4 = self.ipv4.read().context("reading what is known of IPv4 addresses")?;
+        tables.ipv6 = self.ipv6.read().context("reading what is known of IPv6 addresses")?;
+        Ok(tables)
     }
 
     /// Brings the maps to `wanted`, writing only what differs.

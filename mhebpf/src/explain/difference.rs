@@ -65,10 +65,13 @@ fn between(model: &Model, maps: &Read, host: &Read) -> Vec<Difference> {
 
 fn of_interface(name: &str, maps: Option<&Known>, host: Option<&Known>) -> Vec<Difference> {
     type Row = (&'static str, fn(&Known) -> String);
-    let rows: [Row; 8] = [
+    let rows: [Row; 9] = [
         ("the policy", |known| policy(&known.policy)),
         ("the state", |known| if known.up { "up" } else { "down" }.to_owned()),
         ("the own addresses", |known| addresses(&known.addresses)),
+        ("the block of own addresses", |known| {
+            listed(&known.blocks.iter().map(ToString::to_string).collect::<Vec<_>>())
+        }),
         ("the MTU", |known| known.mtu.to_string()),
         ("the VRF", |known| known.domain.to_string()),
         ("whether loopback is routed", |known| yes(known.route_localnet)),
@@ -167,9 +170,13 @@ mod tests {
         let read = |source| recording::judge(&maps.tables, &asked(source)).expect("a packet").1;
         assert!(differences(&maps, &read([10, 0, 0, 3])).is_empty());
         let told = differences(&host, &read([10, 0, 0, 3]));
-        let expected = ("the owners of 10.0.0.3", "eth3", "none");
-        assert_eq!((told[0].of.as_str(), told[0].maps.as_str(), told[0].host.as_str()), expected);
-        assert_eq!(told.len(), 1, "{told:?}");
+        let told: Vec<_> = told.iter().map(|each| [&each.of[..], &each.maps[..], &each.host[..]]).collect();
+        // The owner's entry is looked at for the redirect.
+        let expected = [
+            ["the owners of 10.0.0.3", "eth3", "none"],
+            ["the own addresses of eth3", "10.0.0.3/24", "10.0.0.4/24"],
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub struct Document {
 pub enum Source {
     /// The maps of the daemon, as they are in the kernel.
     Daemon,
+    /// The maps that a daemon has pinned that is gone.
+    Pinned,
     /// Tables computed from the host as it is.
     Host,
 }

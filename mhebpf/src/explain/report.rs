@@ -89,6 +89,7 @@ fn verdict(document: &Document) -> String {
 fn tables(source: Source) -> &'static str {
     match source {
         Source::Daemon => "the live maps of the mhebpf that runs here",
+        Source::Pinned => "the pinned maps, which are in force without mhebpf",
         Source::Host => "computed from the host as it is now",
     }
 }

@@ -11,10 +11,10 @@ use crate::{
 };
 
 /// How many addresses of one interface are shown.
-const ADDRESSES: usize = 32;
+pub(super) const ADDRESSES: usize = 32;
 
-const NAME: Style = Style::new().bold();
-const BAD: Style = AnsiColor::Red.on_default();
+pub(super) const NAME: Style = Style::new().bold();
+pub(super) const BAD: Style = AnsiColor::Red.on_default();
 
 /// Lines of at most 80 columns.
 pub(super) fn text(status: &Status, colours: Colours) -> String {
@@ -48,6 +48,9 @@ fn head(status: &Status, colours: Colours) -> String {
     line(&format!("{}; interfaces: {}", status.intent, status.selected_by));
     if status.observing {
         line("nothing is changed: what is counted would be done");
+    }
+    if let Some(directory) = &status.pinned {
+        line(&format!("outlives this process: pinned in {directory}"));
     }
     let again = &status.resynchronisations;
     let ago = status.in_step.map_or_else(|| "not yet".to_owned(), |ago| format!("{} ago", seconds(ago)));
@@ -107,7 +110,7 @@ fn owned(owned: &[Owned]) -> String {
     text
 }
 
-fn counters(counters: &[Counter]) -> String {
+pub(super) fn counters(counters: &[Counter]) -> String {
     let mut text = String::new();
     for Counter { direction, family, reason, observed, packets, rate } in counters {
         let rate = rate.map_or_else(String::new, |rate| format!(" {rate:>10.1}/s"));
@@ -117,7 +120,7 @@ fn counters(counters: &[Counter]) -> String {
     text
 }
 
-fn seconds(seconds: f64) -> String {
+pub(super) fn seconds(seconds: f64) -> String {
     let whole = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
     humantime::format_duration(Duration::from_secs(whole)).to_string()
 }

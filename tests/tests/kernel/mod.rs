@@ -15,16 +15,17 @@ mod trial;
 
 use std::{collections::BTreeMap, fmt::Write as _, io};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use aya::{
     TestRunOptions,
     programs::{ProgramError, TestRun as _},
 };
 use mhebpf::{
+    control::recording,
     datapath::{Datapath, Reports, load, load_reporting},
     explain::explanation::Question,
 };
-use mhebpf_ebpf::{Sample, Tables as _, Verdict, decide::decide};
+use mhebpf_ebpf::{Sample, Verdict};
 use mhebpf_tests::{
     NetNs,
     features::{self, Feature},
@@ -188,10 +189,9 @@ impl Kernel {
     /// Decides on a packet by what is in the maps, as the daemon does for `mhebpf explain`.
     pub(crate) fn judge(&self, question: &Question) -> Result<Verdict> {
         let live = self.datapath.maps.live();
-        let Question { direction, ifindex, packet, decapsulated } = question;
-        let verdict = live.iface(*ifindex).map_or(Verdict::Pass, |iface| {
-            decide(&live, *direction, *ifindex, iface, packet, false, || *decapsulated)
-        });
+        let asked =
+            mhebpf::control::protocol::Crossing::new(question.direction, question.ifindex, &question.packet);
+        let (verdict, _) = recording::judge(&live, &asked).context("such a packet exists")?;
         live.finish()?;
         Ok(verdict)
     }

@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use mhebpf_ebpf::{FurtherOwnerKey, Iface, Ipv4, Ipv6, Neighbour, Owners, OwnersKey, Tables};
 use serde::{Deserialize, Serialize};
 
 use super::Policy;
+use crate::model::host;
 
 /// A lookup, and what was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +77,8 @@ pub struct Known {
     pub mtu: u32,
     /// The first of its own addresses, with the prefix lengths of the IPv4 subnets.
     pub addresses: Vec<(IpAddr, Option<u8>)>,
+    /// Blocks of addresses that pass whoever owns them: they are its own or foreign.
+    pub blocks: Vec<IpNet>,
 }
 
 /// Owners of an address.
@@ -165,8 +169,20 @@ impl Known {
             domain: iface.domain,
             mtu: iface.mtu,
             addresses: addresses.collect(),
+            blocks: blocks(iface),
         }
     }
+}
+
+/// Those of the unspecified address stand for none.
+fn blocks(iface: &Iface) -> Vec<IpNet> {
+    let [last, behind] = [iface.block.last, iface.block.behind].map(Ipv4Addr::from);
+    let [last6, behind6] = [iface.block6.last.0, iface.block6.behind.0].map(Ipv6Addr::from);
+    let block =
+        (!last.is_unspecified()).then(|| host::prefix(last.into(), behind.to_bits().leading_zeros() as u8));
+    let block6 = (!last6.is_unspecified())
+        .then(|| host::prefix(last6.into(), behind6.to_bits().leading_zeros() as u8));
+    block.into_iter().chain(block6).collect()
 }
 
 impl Owned {

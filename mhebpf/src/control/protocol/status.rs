@@ -1,8 +1,10 @@
 //! How the daemon is. `mhebpf status -o json` prints it as it is here.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::model::reasons::Rule;
+use crate::{datapath::Count, model::reasons::Rule};
 
 /// How the daemon is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +25,9 @@ pub struct Status {
     pub observing: bool,
     /// How the programs are attached: `tcx` or `clsact`; `null` when they are not attached anywhere.
     pub hook: Option<String>,
+    /// Where the links and maps are pinned, which then outlive the daemon; `null` when they end with it.
+    #[serde(default)]
+    pub pinned: Option<String>,
     /// How long ago the tables were last brought in step with the host, in seconds.
     pub in_step: Option<f64>,
     /// How often they were.
@@ -155,4 +160,20 @@ pub struct Former {
     pub ifindex: u32,
     /// What was counted.
     pub counters: Vec<Counter>,
+}
+
+/// Puts counters into words, by ifindex.
+pub(crate) fn counters_by_interface(counts: Vec<Count>) -> BTreeMap<u32, Vec<Counter>> {
+    let mut by_interface: BTreeMap<u32, Vec<Counter>> = BTreeMap::new();
+    for count in counts {
+        by_interface.entry(count.ifindex).or_default().push(Counter {
+            direction: count.direction.name().to_owned(),
+            family: count.family.name().to_owned(),
+            reason: count.reason.name().to_owned(),
+            observed: count.observed,
+            packets: count.packets,
+            rate: None,
+        });
+    }
+    by_interface
 }

@@ -3,13 +3,10 @@
 use std::{collections::HashMap, hash::Hash};
 
 use anyhow::Result;
-use aya::{
-    Ebpf,
-    maps::{self, LpmTrie, MapData, MapError, lpm_trie::Key},
-};
+use aya::maps::{self, LpmTrie, MapData, MapError, lpm_trie::Key};
 use mhebpf_ebpf::{Ipv4, Ipv6, Neighbour, NextHopKey, Owners, OwnersKey};
 
-use super::{Failures, missing, removed, take};
+use super::{Failures, Source, missing, removed};
 use crate::{
     datapath::raw::Raw,
     model::tables::{FamilyTables, WireAddress},
@@ -26,6 +23,10 @@ pub(super) trait MapAddress: WireAddress {
     fn owners_key(key: OwnersKey<Self>) -> Self::OwnersKey;
     /// As bytes.
     fn next_hop_key(key: NextHopKey<Self>) -> Self::NextHopKey;
+    /// From bytes.
+    fn read_owners_key(key: Self::OwnersKey) -> OwnersKey<Self>;
+    /// From bytes.
+    fn read_next_hop_key(key: Self::NextHopKey) -> NextHopKey<Self>;
 }
 
 macro_rules! map_address {
@@ -41,6 +42,14 @@ macro_rules! map_address {
             fn next_hop_key(key: NextHopKey<Self>) -> Self::NextHopKey {
                 Raw(key)
             }
+
+            fn read_owners_key(Raw(key): Self::OwnersKey) -> OwnersKey<Self> {
+                key
+            }
+
+            fn read_next_hop_key(Raw(key): Self::NextHopKey) -> NextHopKey<Self> {
+                key
+            }
         }
     )+};
 }
@@ -55,11 +64,11 @@ pub(super) struct FamilyMaps<A: MapAddress> {
 }
 
 impl<A: MapAddress> FamilyMaps<A> {
-    pub(super) fn take(ebpf: &mut Ebpf, [owners, prefixes, next_hops]: [&str; 3]) -> Result<Self> {
+    pub(super) fn take(source: Source<'_>, [owners, prefixes, next_hops]: [&str; 3]) -> Result<Self> {
         Ok(Self {
-            owners: maps::HashMap::try_from(take(ebpf, owners)?)?,
-            prefixes: LpmTrie::try_from(take(ebpf, prefixes)?)?,
-            next_hops: LpmTrie::try_from(take(ebpf, next_hops)?)?,
+            owners: maps::HashMap::try_from(source(owners)?)?,
+            prefixes: LpmTrie::try_from(source(prefixes)?)?,
+            next_hops: LpmTrie::try_from(source(next_hops)?)?,
         })
     }
 
@@ -77,6 +86,26 @@ impl<A: MapAddress> FamilyMaps<A> {
     pub(super) fn read_next_hop(&self, owner: u32, destination: A) -> Result<Neighbour, MapError> {
         let key = NextHopKey { owner, destination };
         self.next_hops.get(&next_hop_key((key, A::BITS)), 0).map(|Raw(neighbour)| neighbour)
+    }
+
+    /// All that is in the maps.
+    pub(super) fn read(&self) -> Result<FamilyTables<A>, MapError> {
+        let mut tables = FamilyTables::default();
+        for entry in &self.owners {
+            let (key, Raw(owners)) = entry?;
+            tables.owners.insert(A::read_owners_key(key), owners);
+        }
+        for entry in &self.prefixes {
+            let (key, Raw(owners)) = entry?;
+            let length = key.prefix_len() - OwnersKey::<A>::DOMAIN_BITS;
+            tables.prefixes.insert((A::read_owners_key(key.data()), length as u8), owners);
+        }
+        for entry in &self.next_hops {
+            let (key, Raw(neighbour)) = entry?;
+            let length = key.prefix_len() - NextHopKey::<A>::OWNER_BITS;
+            tables.next_hops.insert((A::read_next_hop_key(key.data()), length as u8), neighbour);
+        }
+        Ok(tables)
     }
 
     /// Writes what is new or different.

@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use aya::{
-    Ebpf,
-    maps::{Array, HashMap, MapData, MapError},
-};
+use aya::maps::{Array, HashMap, MapData, MapError};
 use mhebpf_ebpf::{DIRECT_IFACES, HIGH_IFACES, Iface};
 
-use super::{removed, take};
+use super::{Source, removed};
 use crate::datapath::raw::Raw;
 
 /// The array of interfaces, and where in it those with a high ifindex are.
@@ -23,10 +20,10 @@ pub(super) struct IfaceMaps {
 }
 
 impl IfaceMaps {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
+    pub(super) fn take(source: Source<'_>) -> Result<Self> {
         Ok(Self {
-            ifaces: Array::try_from(take(ebpf, "IFACES")?)?,
-            slots: HashMap::try_from(take(ebpf, "IFACE_SLOTS")?)?,
+            ifaces: Array::try_from(source("IFACES")?)?,
+            slots: HashMap::try_from(source("IFACE_SLOTS")?)?,
             used: BTreeMap::new(),
             free: Vec::new(),
         })
@@ -55,6 +52,23 @@ impl IfaceMaps {
     pub(super) fn read(&self, ifindex: u32) -> Result<Iface, MapError> {
         let slot = if ifindex < DIRECT_IFACES { ifindex } else { self.slots.get(&ifindex, 0)? };
         self.ifaces.get(&slot, 0).map(|Raw(iface)| iface)
+    }
+
+    /// Reads all interfaces that were written.
+    pub(super) fn read_all(&self) -> Result<BTreeMap<u32, Iface>, MapError> {
+        let mut slots: Vec<(u32, u32)> = (0..DIRECT_IFACES).map(|ifindex| (ifindex, ifindex)).collect();
+        for entry in &self.slots {
+            slots.push(entry?);
+        }
+        let mut all = BTreeMap::new();
+        for (ifindex, slot) in slots {
+            let Raw(iface) = self.ifaces.get(&slot, 0)?;
+            // How an array has what nobody has written.
+            if iface != Iface::EMPTY {
+                all.insert(ifindex, iface);
+            }
+        }
+        Ok(all)
     }
 
     /// Removes an interface; its slot is for others then.

@@ -53,6 +53,7 @@ fn status() -> Status {
         selected_by: "--all".to_owned(),
         observing: false,
         hook: Some("tcx".to_owned()),
+        pinned: None,
         in_step: Some(3.5),
         synchronisations: 17,
         resynchronisations: Resynchronisations { lost_events: 1, interrupted_dumps: 2, failures: 0 },
@@ -94,6 +95,13 @@ fn rates_are_shown_where_they_are_known() {
 fn observing_is_said() {
     let text = text(&Status { observing: true, ..status() }, Colours::Off);
     assert!(text.contains("nothing is changed: what is counted would be done"), "{text}");
+}
+
+#[test]
+fn it_is_said_what_outlives_the_daemon() {
+    let text =
+        text(&Status { pinned: Some("/sys/fs/bpf/mhebpf/netns-1".to_owned()), ..status() }, Colours::Off);
+    assert!(text.contains("outlives this process: pinned in /sys/fs/bpf/mhebpf/netns-1"), "{text}");
 }
 
 #[test]

@@ -1,0 +1,163 @@
+//! What outlives the daemon, where the operator wants that.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result, bail};
+use tracing::{debug, info, warn};
+
+use crate::{
+    datapath::{Attachments, Datapath, Hook, StateMap, expedited, load_into, reports},
+    model::Host,
+    pins::{self, Generation, Pins},
+    settings::Fixed,
+    usage::UsageError,
+};
+
+/// The pins of this daemon; none where everything ends with it.
+pub(super) struct Lasting {
+    pinned: Option<(Pins, Generation)>,
+    /// All is taken off at the end, whatever ends the daemon.
+    is_trial: bool,
+    /// There were programs in force.
+    takes_over: bool,
+    /// Nothing of an earlier start is left.
+    settled: bool,
+}
+
+impl Lasting {
+    /// Loads the programs. What is in force, of an earlier start, stays so.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses them, or there is no BPF file system to pin them in. [`UsageError`] for a hook that can't be
+    /// pinned.
+    pub(super) fn load(fixed: &Fixed) -> Result<(Self, Datapath, Attachments)> {
+        let (hook, is_trial) = (fixed.hook, fixed.run_for.is_some());
+        let reporting = reports::are_shown();
+        let Some(directory) = &fixed.pin else {
+            refuse_leftovers()?;
+            let lasting = Self { pinned: None, is_trial, takes_over: false, settled: true };
+            return Ok((lasting, load_into(reporting, None)?, Attachments::new(hook)));
+        };
+        if hook == Hook::Clsact {
+            return Err(UsageError::new(
+                "--pin goes with TCX, and --hook clsact excludes that: leave one of them out",
+            )
+            .into());
+        }
+        let pins = Pins::open(directory)?;
+        pins.remove_dead_neighbours();
+        let generation = pins.begin()?;
+        let taken_over = pins.links()?.len();
+        if taken_over > 0 {
+            info!("{taken_over} pinned links of an earlier run are in force: taking them over");
+        }
+        let attachments = Attachments::pinned(hook, pins.directory().to_owned());
+        let loaded = load_into(reporting, Some(&generation));
+        let takes_over = taken_over > 0;
+        let lasting = Self { pinned: Some((pins, generation)), is_trial, takes_over, settled: false };
+        match loaded {
+            Ok(datapath) => Ok((lasting, datapath, attachments)),
+            Err(error) => {
+                lasting.give_up();
+                Err(error)
+            }
+        }
+    }
+
+    /// Where this namespace's pins are.
+    pub(super) fn place(&self) -> Option<String> {
+        self.pinned.as_ref().map(|(pins, _)| pins.directory().display().to_string())
+    }
+
+    /// Whether programs of an earlier start may still be in force. They are not replaced by what has less than they.
+    pub(super) fn takes_over(&self) -> bool {
+        self.takes_over && !self.settled
+    }
+
+    /// Notes that the maps are filled, before any program uses them.
+    pub(super) fn note(&self, state: &mut StateMap) {
+        if self.pinned.is_some()
+            && let Err(error) = state.note()
+        {
+            warn!("`mhebpf status` will not know when the maps were written: {error:#}");
+        }
+    }
+
+    /// Removes what an earlier start has left: links on interfaces that are not enforced any more, and, once no program
+    /// uses them, its maps.
+    pub(super) fn settle(&mut self, host: &Host, enforced: &BTreeSet<u32>, attachments: &Attachments) {
+        let Some((pins, generation)) = self.pinned.as_ref().filter(|_| !self.settled) else { return };
+        match settle(pins, generation, (host, enforced), attachments) {
+            Ok(settled) => self.settled = settled,
+            Err(error) => warn!("what an earlier run has left is removed later: {error:#}"),
+        }
+    }
+
+    /// Takes everything off, or leaves it in force.
+    pub(super) fn end(&self, attachments: &mut Attachments, hung_up: bool) {
+        match &self.pinned {
+            Some((pins, _)) if self.is_trial || hung_up => {
+                attachments.detach_all();
+                if let Err(error) = expedited(|| pins.remove_all()) {
+                    warn!("{error:#}");
+                }
+            }
+            Some(_) => {
+                info!("the programs stay in force with the tables of now: `mhebpf unload` takes them off");
+            }
+            None => attachments.detach_all(),
+        }
+    }
+
+    /// Removes what a start that has failed has made; what was in force before stays so.
+    pub(super) fn give_up(&self) {
+        let Some((pins, generation)) = &self.pinned else { return };
+        let removed = match pins.links() {
+            Ok(links) if links.is_empty() => pins.remove_all(),
+            _ => generation.remove(),
+        };
+        if let Err(error) = removed {
+            debug!("cleaning up after a start that has failed: {error:#}");
+        }
+    }
+}
+
+fn settle(
+    pins: &Pins,
+    generation: &Generation,
+    (host, enforced): (&Host, &BTreeSet<u32>),
+    attachments: &Attachments,
+) -> Result<bool> {
+    let links = pins.links()?;
+    let (wanted, unwanted): (Vec<_>, Vec<_>) =
+        links.into_iter().partition(|link| enforced.contains(&link.ifindex));
+    expedited(|| {
+        for link in unwanted {
+            info!("letting go of {} on {}, of an earlier run", link.side, host.name_of(link.ifindex));
+            link.remove().with_context(|| format!("removing the pin {}", link.path().display()))?;
+        }
+        anyhow::Ok(())
+    })?;
+    let settled = wanted.iter().all(|link| attachments.contains(link.ifindex));
+    if settled {
+        pins.keep_only(generation)?;
+    }
+    Ok(settled)
+}
+
+/// Two daemons' programs on one interface would judge by different tables.
+fn refuse_leftovers() -> Result<()> {
+    let directory = pins::directory(None);
+    // Without a directory, or the right to look at it, there is nothing that could be told.
+    if let Ok(Some(found)) = Pins::find(&directory)
+        && pins::links(&found).is_ok_and(|links| links.iter().any(|link| link.is_alive().unwrap_or(true)))
+    {
+        bail!(
+            "programs of an earlier `mhebpf run --pin` are in force in this network namespace ({}): take them over with \
+             --pin, or take them off with `mhebpf unload`",
+            found.display()
+        );
+    }
+    Ok(())
+}

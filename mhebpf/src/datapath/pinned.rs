@@ -1,0 +1,148 @@
+//! Maps and links in a BPF file system.
+
+use std::{io, path::Path};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    maps::{Map, MapData},
+    programs::{
+        ProgramError, SchedClassifier,
+        links::{FdLink, PinnedLink},
+        tc::SchedClassifierLink,
+    },
+};
+use tracing::warn;
+
+use super::{Counters, Maps, StateMap};
+use crate::pins::{Generation, Pinned};
+
+/// The maps that are pinned. Those of samples are not: nobody watches when the daemon is gone.
+pub(super) const MAPS: [&str; 12] = [
+    "IFACES",
+    "IFACE_SLOTS",
+    "OWNERS",
+    "OWNERS6",
+    "PREFIXES",
+    "PREFIXES6",
+    "FURTHER_OWNERS",
+    "NEXT_HOPS",
+    "NEXT_HOPS6",
+    "COUNTERS",
+    "DIRECT_COUNTS",
+    "STATE",
+];
+
+/// Those of them that go on with the next daemon.
+pub const COUNTING: [&str; 2] = ["COUNTERS", "DIRECT_COUNTS"];
+
+/// The maps of a daemon that may be gone.
+pub struct PinnedMaps {
+    /// The tables.
+    pub maps: Maps,
+    /// What was counted.
+    pub counters: Counters,
+    /// What the daemon has noted.
+    pub state: StateMap,
+}
+
+impl PinnedMaps {
+    /// Those in the directory of a network namespace that were written last. What a start was filling when it was killed is in
+    /// no use yet.
+    ///
+    /// # Errors
+    ///
+    /// Without root or CAP_BPF, or when another version has written them.
+    pub fn youngest(directory: &Path) -> Result<Self> {
+        let generations = Generation::all(directory)?;
+        for generation in generations.iter().rev().filter(|generation| generation.is_known()) {
+            let maps = Self::open(generation)?;
+            if maps.state.read()?.written != 0 {
+                return Ok(maps);
+            }
+        }
+        let layouts: Vec<String> =
+            generations.iter().map(|generation| generation.layout().to_string()).collect();
+        bail!(
+            "the maps in {} were written by another version of mhebpf (layout {}), which this one can't read: ask that \
+             one, or take them over with `mhebpf run --pin`",
+            directory.display(),
+            if layouts.is_empty() { "unknown".to_owned() } else { layouts.join(" and ") }
+        )
+    }
+
+    fn open(generation: &Generation) -> Result<Self> {
+        let source = &mut |name: &str| open(&generation.map(name));
+        Ok(Self {
+            maps: Maps::take(source)?,
+            counters: Counters::take(source)?,
+            state: StateMap::take(source)?,
+        })
+    }
+}
+
+fn open(path: &Path) -> Result<Map> {
+    let opened = MapData::from_pin(path).and_then(Map::from_map_data);
+    opened.with_context(|| format!("opening the pinned map {} (this needs root or CAP_BPF)", path.display()))
+}
+
+/// Pins a pinned map in another place as well.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn pin_again(from: &Path, to: &Path) -> Result<()> {
+    let map =
+        MapData::from_pin(from).with_context(|| format!("opening the pinned map {}", from.display()))?;
+    map.pin(to).with_context(|| format!("pinning a map as {}", to.display()))
+}
+
+/// Pins a link.
+pub(super) fn pin(link: SchedClassifierLink, pinned: &Pinned) -> Result<PinnedLink> {
+    let path = pinned.path();
+    let link = FdLink::try_from(link).context("pinning what is no link")?;
+    link.pin(path).with_context(|| format!("pinning a link as {}", path.display()))
+}
+
+/// Has the program take the place of another one, which a link that was pinned earlier runs: no packet passes between the two.
+/// `None` where there is no such link, or its interface has been deleted meanwhile; its pin is gone then too.
+pub(super) fn take_over(program: &mut SchedClassifier, pinned: &Pinned) -> Result<Option<PinnedLink>> {
+    let path = pinned.path();
+    match pinned.is_alive() {
+        Ok(true) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // Of an interface that had the same index, or no link at all.
+        Ok(false) => return remove(path).map(|()| None),
+        Err(error) => {
+            return Err(error).with_context(|| format!("opening the pinned link {}", path.display()));
+        }
+    }
+    let link = FdLink::from(open_link(path)?);
+    let Ok(link) = SchedClassifierLink::try_from(link) else {
+        warn!("{} is no TCX link: replacing it", path.display());
+        return remove(path).map(|()| None);
+    };
+    match program.attach_to_link(link) {
+        Ok(id) => {
+            let held = program.take_link(id)?;
+            let pinned = open_link(path)?;
+            // Not before there is another descriptor.
+            drop(held);
+            Ok(Some(pinned))
+        }
+        // The interface was deleted at this very moment (`tcx_link_update`, Linux 6.6).
+        Err(ProgramError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOLINK) => {
+            remove(path).map(|()| None)
+        }
+        Err(error) => {
+            Err(error).with_context(|| format!("replacing the program of the link {}", path.display()))
+        }
+    }
+}
+
+fn open_link(path: &Path) -> Result<PinnedLink> {
+    PinnedLink::from_pin(path).with_context(|| format!("opening the pinned link {}", path.display()))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    std::fs::remove_file(path).with_context(|| format!("removing the pin {}", path.display()))
+}

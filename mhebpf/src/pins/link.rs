@@ -1,0 +1,135 @@
+//! A pinned link.
+
+use std::{
+    ffi::CString,
+    fmt, fs, io,
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::{Path, PathBuf},
+};
+
+/// `BPF_OBJ_GET` of linux/bpf.h.
+const BPF_OBJ_GET: libc::c_long = 7;
+
+/// The beginning of `union bpf_attr` for `BPF_OBJ_GET`.
+#[repr(C)]
+struct ObjectGet {
+    path: u64,
+    descriptor: u32,
+    flags: u32,
+}
+
+/// Which of the two programs it is, in the order in which they are taken off: the receive filter is never on without the
+/// egress program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// The one for packets that arrive.
+    Ingress,
+    /// The one for packets that leave.
+    Egress,
+}
+
+/// The pin of a link.
+///
+/// The kernel's description of a link says the interface only as long as there is one, so the name says it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pinned {
+    /// The interface.
+    pub ifindex: u32,
+    /// Which program it is.
+    pub side: Side,
+    path: PathBuf,
+}
+
+impl Pinned {
+    /// Where the link is pinned, or will be.
+    pub fn new(directory: &Path, ifindex: u32, side: Side) -> Self {
+        Self { ifindex, side, path: directory.join(format!("{ifindex}-{side}")) }
+    }
+
+    /// Understands the name of a pin; `None` where it is something else.
+    pub(super) fn read(directory: &Path, name: &str) -> Option<Self> {
+        let (ifindex, side) = name.split_once('-')?;
+        let side = match side {
+            "ingress" => Side::Ingress,
+            "egress" => Side::Egress,
+            _ => return None,
+        };
+        Some(Self::new(directory, ifindex.parse().ok()?, side))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the program is on its interface still. A link outlives an interface that is deleted, and does nothing then.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such pin, or it can't be opened.
+    pub fn is_alive(&self) -> io::Result<bool> {
+        let link = open(&self.path)?;
+        // `tcx_link_fdinfo` (Linux 6.6).
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd()))?;
+        let ifindex = info.lines().find_map(|line| line.strip_prefix("ifindex:"));
+        Ok(ifindex.and_then(|ifindex| ifindex.trim().parse().ok()) == Some(self.ifindex))
+    }
+
+    /// Takes the program off its interface, unless others hold the link too.
+    ///
+    /// # Errors
+    ///
+    /// When the pin can't be removed.
+    pub fn remove(&self) -> io::Result<()> {
+        // Held until the pin is gone: the last one that closes a link waits until it has ended, and a pin does not
+        // (`bpf_link_put_direct`, Linux 6.18).
+        let link = open(&self.path);
+        fs::remove_file(&self.path)?;
+        drop(link);
+        Ok(())
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        })
+    }
+}
+
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes = ObjectGet { path: path.as_ptr() as u64, descriptor: 0, flags: 0 };
+    let size = size_of::<ObjectGet>();
+    // SAFETY: the attributes are as `union bpf_attr` begins for this command, and their size goes with them; the path ends
+    // with NUL and lives through the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw mut attributes, size) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: on success the command returns a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back_and_others_are_not_ours() {
+        let directory = Path::new("/sys/fs/bpf/x");
+        for side in [Side::Ingress, Side::Egress] {
+            let pinned = Pinned::new(directory, 17, side);
+            let name = pinned.path().file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            assert_eq!(Pinned::read(directory, name), Some(pinned.clone()), "{name}");
+        }
+        for other in ["maps-1-3", "17", "17-both", "-egress", "x-egress", "progs"] {
+            assert_eq!(Pinned::read(directory, other), None, "{other}");
+        }
+    }
+}
