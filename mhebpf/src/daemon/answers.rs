@@ -13,7 +13,10 @@ use super::{Daemon, pace::Outcome, watch};
 use crate::{
     control::{
         Answer, Question,
-        protocol::{Chain, Counter, Former, Interface, LeftOut, Owned, Resynchronisations, Status, counters_by_interface},
+        protocol::{
+            Chain, Counter, Former, Interface, LeftOut, Owned, Resynchronisations, Status,
+            counters_by_interface,
+        },
     },
     metrics::Durations,
     model::{
