@@ -6,7 +6,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use mhebpf::model::{Address, Framing, Hop, Host, Link, LinkKind, Policy, Route, Tables, host};
+use mhebpf::model::{Address, Framing, Hop, Host, Link, LinkKind, Metrics, Policy, Route, Tables, host};
 use mhebpf_ebpf::{Announce, Receive};
 
 use super::cases::Setting;
@@ -78,7 +78,7 @@ fn address(ifindex: u32, local: IpAddr, length: u8) -> Address {
 
 fn route(ifindex: u32, destination: IpNet) -> Route {
     let hops = vec![Hop { ifindex, gateway: None }];
-    Route { table: host::MAIN_TABLE, destination, metric: 0, hops }
+    Route { table: host::MAIN_TABLE, destination, metric: 0, hops, metrics: Metrics::default() }
 }
 
 fn link(index: u32) -> Link {

@@ -150,14 +150,14 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        Hop, LinkKind, LocalRoute, Route,
+        Hop, LinkKind, LocalRoute, Metrics, Route,
         host::{MAIN_DOMAIN, MAIN_TABLE},
         testing::{address, host, ip, link, net, stacked},
     };
 
     fn route(destination: &str, metric: u32, ifindex: u32, gateway: Option<&str>) -> Route {
         let hops = vec![Hop { ifindex, gateway: gateway.map(ip) }];
-        Route { table: MAIN_TABLE, destination: net(destination), metric, hops }
+        Route { table: MAIN_TABLE, destination: net(destination), metric, hops, metrics: Metrics::default() }
     }
 
     fn model() -> Model {

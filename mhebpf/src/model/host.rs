@@ -22,6 +22,8 @@ pub struct Host {
     pub addresses: Vec<Address>,
     /// Unicast routes of the main table and those of VRFs.
     pub routes: Vec<Route>,
+    /// Routes of the main table that lead elsewhere than to a next hop.
+    pub other_routes: Vec<OtherRoute>,
     /// Prefixes that are local though no address says so.
     pub local_routes: Vec<LocalRoute>,
 }
@@ -146,6 +148,48 @@ pub struct Route {
     pub metric: u32,
     /// One, or several for a multipath route.
     pub hops: Vec<Hop>,
+    /// What connections through it are told.
+    pub metrics: Metrics,
+}
+
+/// The metrics of a route (`RTA_METRICS`): MTU, window, congestion control and the like, as the kernel has them.
+///
+/// Each is a number (`RTAX_MTU` and others of `linux/rtnetlink.h`) and a value, a 32-bit integer in native byte order or a
+/// string that ends with a zero byte. They are in the order of their numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Metrics(Box<[(u16, Box<[u8]>)]>);
+
+impl Metrics {
+    /// `RTAX_LOCK`: a bit for each of the others that the kernel may not change.
+    pub const LOCK: u16 = 1;
+    /// `RTAX_MTU`
+    pub const MTU: u16 = 2;
+    /// `RTAX_ADVMSS`: the maximum segment size that is announced to peers.
+    pub const ADVMSS: u16 = 8;
+
+    /// Iterates over numbers and values.
+    pub fn iter(&self) -> impl Iterator<Item = (u16, &[u8])> {
+        self.0.iter().map(|(number, value)| (*number, value.as_ref()))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value of a metric that is an integer.
+    pub fn get(&self, number: u16) -> Option<u32> {
+        let (_, value) = self.iter().find(|(each, _)| *each == number)?;
+        value.try_into().ok().map(u32::from_ne_bytes)
+    }
+}
+
+impl FromIterator<(u16, Box<[u8]>)> for Metrics {
+    fn from_iter<T: IntoIterator<Item = (u16, Box<[u8]>)>>(metrics: T) -> Self {
+        let mut metrics: Vec<_> = metrics.into_iter().collect();
+        metrics.sort();
+        Self(metrics.into_boxed_slice())
+    }
 }
 
 /// A next hop of a route.
@@ -155,6 +199,16 @@ pub struct Hop {
     pub ifindex: u32,
     /// The gateway; `None` when the destination is on-link. That of an IPv4 route may be an IPv6 address.
     pub gateway: Option<IpAddr>,
+}
+
+/// A route of the main table that no next hop describes: one of type blackhole, unreachable, prohibit or throw, one for
+/// some packets to the destination only (by TOS or source), or with an encapsulation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OtherRoute {
+    /// The destination.
+    pub destination: IpNet,
+    /// Lower ones are preferred. 0 for a route that comes before all others for the packets that it is for.
+    pub metric: u32,
 }
 
 /// A route of type local: its destinations are the host's own.

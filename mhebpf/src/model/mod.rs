@@ -7,12 +7,14 @@ pub mod policy;
 pub mod reasons;
 pub mod select;
 pub mod stacking;
+pub mod steering;
 pub mod tables;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use host::{Address, Framing, Hop, Host, Link, LinkKind, LocalRoute, Route};
+pub use host::{Address, Framing, Hop, Host, Link, LinkKind, LocalRoute, Metrics, OtherRoute, Route};
 pub use policy::Policy;
 pub use select::{Selection, Selector};
 pub use stacking::Stacking;
+pub use steering::Steering;
 pub use tables::Tables;

@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::host::{Host, Route, is_link_local};
+use super::host::{Hop, Host, Route, is_link_local};
 
 /// Where packets to a prefix go from an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,30 +39,41 @@ pub fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> NextHops {
     let mut next_hops = NextHops::new();
     for (table, owners) in owners_by_table {
         if let Some(mut routes) = routes_by_table.remove(&table) {
-            // The kernel takes the first of routes with equal metric: a stable sort keeps their order.
-            routes.sort_by_key(|route| route.metric);
-            add_table(&routes, &owners, &mut next_hops);
+            sort_by_preference(&mut routes);
+            for_each(&routes, &owners, |owner, route, hop| {
+                let next_hop = hop.gateway.map_or(NextHop::OnLink, NextHop::Gateway);
+                next_hops.entry((owner, route.destination)).or_insert(next_hop);
+            });
         }
     }
     next_hops
 }
 
-/// Adds what the routes of one table give, better routes first.
-fn add_table(routes: &[&Route], owners: &BTreeSet<u32>, next_hops: &mut NextHops) {
-    let hops = || routes.iter().flat_map(|route| route.hops.iter().map(|hop| (route.destination, hop)));
-    for (destination, hop) in hops().filter(|(_, hop)| owners.contains(&hop.ifindex)) {
-        let next_hop = hop.gateway.map_or(NextHop::OnLink, NextHop::Gateway);
-        next_hops.entry((hop.ifindex, destination)).or_insert(next_hop);
+/// Puts better routes first. The kernel takes the first of routes with equal metric, and their order stays.
+pub(super) fn sort_by_preference(routes: &mut [&Route]) {
+    routes.sort_by_key(|route| route.metric);
+}
+
+/// Calls `offer` with every next hop that an owner has by the routes of one table, sorted by preference: an owner and
+/// the route and hop that it can use, which may be those of another interface. The first for a prefix counts.
+pub(super) fn for_each<'a>(
+    routes: &[&'a Route],
+    owners: &BTreeSet<u32>,
+    mut offer: impl FnMut(u32, &'a Route, &'a Hop),
+) {
+    let hops = || routes.iter().flat_map(|route| route.hops.iter().map(move |hop| (*route, hop)));
+    for (route, hop) in hops().filter(|(_, hop)| owners.contains(&hop.ifindex)) {
+        offer(hop.ifindex, route, hop);
     }
     let mut nearby = Nearby::new(routes, owners);
     // Where each of many interfaces has a route to the same prefix through the same gateway, once is enough.
     let mut done = HashSet::new();
-    for (destination, hop) in hops() {
+    for (route, hop) in hops() {
         let Some(gateway) = hop.gateway else { continue };
         let near = nearby.of(gateway, hop.ifindex);
-        if done.insert((destination, gateway, near)) {
+        if done.insert((route.destination, gateway, near)) {
             for owner in nearby.interfaces(near) {
-                next_hops.entry((*owner, destination)).or_insert(NextHop::Gateway(gateway));
+                offer(*owner, route, hop);
             }
         }
     }
@@ -166,14 +177,14 @@ impl Nearby {
 mod tests {
     use super::*;
     use crate::model::{
-        Hop, LinkKind,
+        LinkKind, Metrics,
         host::MAIN_TABLE,
         testing::{ip, link, net, port},
     };
 
     fn route(destination: &str, metric: u32, ifindex: u32, gateway: Option<&str>) -> Route {
         let hops = vec![Hop { ifindex, gateway: gateway.map(ip) }];
-        Route { table: MAIN_TABLE, destination: net(destination), metric, hops }
+        Route { table: MAIN_TABLE, destination: net(destination), metric, hops, metrics: Metrics::default() }
     }
 
     fn next_hops(routes: Vec<Route>) -> NextHops {

@@ -90,6 +90,7 @@ impl Dumper {
         if !exact {
             add_missing(&mut host.addresses, &self.last.addresses);
             add_missing(&mut host.routes, &self.last.routes);
+            add_missing(&mut host.other_routes, &self.last.other_routes);
             add_missing(&mut host.local_routes, &self.last.local_routes);
         }
         self.last = Rc::new(host);
@@ -157,6 +158,11 @@ impl Dumper {
         for route in routes {
             match route {
                 parse::AnyRoute::Unicast(route) => host.routes.push(route),
+                parse::AnyRoute::Other(other) => host.other_routes.push(other),
+                parse::AnyRoute::Both(route, other) => {
+                    host.routes.push(route);
+                    host.other_routes.push(other);
+                }
                 parse::AnyRoute::Local(routes) => host.local_routes.extend(routes),
             }
         }

@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use netlink_packet_core::Nla as _;
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressFlags, AddressMessage},
@@ -14,12 +15,15 @@ use netlink_packet_route::{
         LinkLayerType, LinkMessage,
     },
     route::{
-        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHopFlags,
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHopFlags,
         RouteProtocol, RouteType, RouteVia,
     },
 };
 
-use crate::model::{Address, Framing, Hop, Link, LinkKind, LocalRoute, Route, host::prefix};
+use crate::model::{
+    Address, Framing, Hop, Link, LinkKind, LocalRoute, Metrics, OtherRoute, Route,
+    host::{MAIN_TABLE, prefix},
+};
 
 /// `everywhere` are the sysctls of `all`, which are combined with those of the link.
 pub(super) fn link(message: &LinkMessage, everywhere: Everywhere) -> Link {
@@ -166,6 +170,10 @@ pub(super) fn address(message: &AddressMessage) -> Option<Address> {
 pub(super) enum AnyRoute {
     /// Where packets go.
     Unicast(Route),
+    /// That they go elsewhere than to a next hop.
+    Other(OtherRoute),
+    /// Some to next hops, and others elsewhere.
+    Both(Route, OtherRoute),
     /// What is the host's own, for each interface that it is routed to.
     Local(Vec<LocalRoute>),
 }
@@ -176,12 +184,21 @@ pub(super) fn route_matters(header: &RouteHeader) -> bool {
         RouteType::Unicast => true,
         // The kernel's own come and go with the addresses, which say the same.
         RouteType::Local => header.protocol != RouteProtocol::Kernel,
-        _ => false,
+        _ => is_other(header),
     }
 }
 
+/// Whether a route is of the table main and of a kind that ends a lookup there without a next hop.
+fn is_other(header: &RouteHeader) -> bool {
+    u32::from(header.table) == MAIN_TABLE
+        && matches!(
+            header.kind,
+            RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit | RouteType::Throw
+        )
+}
+
 /// A unicast route that any packet may take, or a local one that does not come of an address, of the tables that
-/// have a domain; `None` for all others.
+/// have a domain, or another one of the table main; `None` for all others.
 pub(super) fn route(message: &RouteMessage, domains: &BTreeMap<u32, u32>) -> Option<AnyRoute> {
     let header = &message.header;
     let table = message.attributes.iter().find_map(|attribute| match attribute {
@@ -190,7 +207,7 @@ pub(super) fn route(message: &RouteMessage, domains: &BTreeMap<u32, u32>) -> Opt
     });
     let table = table.unwrap_or(u32::from(header.table));
     let domain = *domains.get(&table)?;
-    if header.tos != 0 || header.flags.contains(RouteFlags::Dead) || !route_matters(header) {
+    if header.flags.contains(RouteFlags::Dead) || !route_matters(header) {
         return None;
     }
     let mut destination = match header.address_family {
@@ -199,23 +216,25 @@ pub(super) fn route(message: &RouteMessage, domains: &BTreeMap<u32, u32>) -> Opt
         _ => return None,
     };
     let mut metric = 0;
+    let mut metrics = Metrics::default();
     let mut oif = None;
     let mut hops = Vec::new();
+    let mut is_whole = true;
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = (*address).into(),
             RouteAttribute::Destination(RouteAddress::Inet6(address)) => destination = (*address).into(),
-            // A route for some sources only (`from`, IPv6 subtrees).
-            RouteAttribute::Source(_) if header.source_prefix_length > 0 => return None,
             RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Metrics(all) => metrics = all.iter().map(value_of).collect(),
             RouteAttribute::Oif(index) => oif = Some(*index),
             RouteAttribute::MultiPath(next_hops) => {
-                hops.extend(
-                    next_hops
-                        .iter()
-                        .filter(|next_hop| !next_hop.flags.contains(RouteNextHopFlags::Dead))
-                        .filter_map(|next_hop| hop(next_hop.interface_index, &next_hop.attributes)),
-                );
+                let alive =
+                    next_hops.iter().filter(|next_hop| !next_hop.flags.contains(RouteNextHopFlags::Dead));
+                for next_hop in alive {
+                    let hop = hop(next_hop.interface_index, &next_hop.attributes);
+                    is_whole &= hop.is_some();
+                    hops.extend(hop);
+                }
             }
             _ => {}
         }
@@ -224,16 +243,33 @@ pub(super) fn route(message: &RouteMessage, domains: &BTreeMap<u32, u32>) -> Opt
         hops.extend(hop(ifindex, &message.attributes));
     }
     let destination = prefix(destination, header.destination_prefix_length);
+    let other =
+        |metric| (table == MAIN_TABLE).then_some(OtherRoute { destination, metric }).map(AnyRoute::Other);
+    // Routes for one TOS, or for some sources only (`from`, IPv6 subtrees).
+    if header.tos != 0 || header.source_prefix_length > 0 {
+        return other(0);
+    }
     match header.kind {
-        RouteType::Unicast if !hops.is_empty() => {
-            Some(AnyRoute::Unicast(Route { table, destination, metric, hops }))
-        }
         RouteType::Local => {
             let local = |hop: &Hop| LocalRoute { domain, prefix: destination, ifindex: hop.ifindex };
             Some(AnyRoute::Local(hops.iter().map(local).collect()))
         }
-        _ => None,
+        RouteType::Unicast if !hops.is_empty() => {
+            let route = Route { table, destination, metric, hops, metrics };
+            if is_whole || table != MAIN_TABLE {
+                return Some(AnyRoute::Unicast(route));
+            }
+            Some(AnyRoute::Both(route, OtherRoute { destination, metric }))
+        }
+        _ => other(metric),
     }
+}
+
+/// The number and the value of a metric, as the kernel has them.
+fn value_of(metric: &RouteMetric) -> (u16, Box<[u8]>) {
+    let mut value = vec![0; metric.value_len()];
+    metric.emit_value(&mut value);
+    (metric.kind(), value.into_boxed_slice())
 }
 
 /// `None` for next hops that a plain neighbour does not describe: an encapsulation.

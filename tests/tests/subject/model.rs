@@ -44,8 +44,10 @@ pub(crate) fn model_of(host: &Host) -> model::Host {
             .iter()
             .map(|hop| model::Hop { ifindex: hop.interface, gateway: hop.gateway })
             .collect(),
+        metrics: model::Metrics::default(),
     });
     model::Host {
+        other_routes: Vec::new(),
         addresses: addresses.collect(),
         routes: routes.collect(),
         local_routes: host.local_routes.iter().filter_map(|route| local_route(host, route)).collect(),

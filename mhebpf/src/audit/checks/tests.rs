@@ -13,7 +13,7 @@ use crate::{
         sysctls::{Sysctl, Values},
     },
     model::{
-        Address, Hop, Link, LinkKind, Route,
+        Address, Hop, Link, LinkKind, Metrics, Route,
         host::MAIN_TABLE,
         testing::{address, host, ip, link, net, stacked},
     },
@@ -70,7 +70,7 @@ fn with(mut snapshot: Snapshot, ifindex: u32, values: &[(Sysctl, u32)]) -> Snaps
 
 fn route(destination: &str, ifindex: u32, gateway: Option<&str>) -> Route {
     let hops = vec![Hop { ifindex, gateway: gateway.map(ip) }];
-    Route { table: MAIN_TABLE, destination: net(destination), metric: 0, hops }
+    Route { table: MAIN_TABLE, destination: net(destination), metric: 0, hops, metrics: Metrics::default() }
 }
 
 fn ids(snapshot: &Snapshot) -> Vec<Id> {

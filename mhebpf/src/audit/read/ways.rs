@@ -93,7 +93,7 @@ mod tests {
     use crate::{
         audit::snapshot::Snapshot,
         model::{
-            Hop, LinkKind, Route,
+            Hop, LinkKind, Metrics, Route,
             host::MAIN_TABLE,
             testing::{address, host, ip, link, net},
         },
@@ -111,6 +111,7 @@ mod tests {
                 destination: net(prefix),
                 metric: 0,
                 hops: vec![Hop { ifindex: 2, gateway: gateway.map(ip) }],
+                metrics: Metrics::default(),
             })
             .collect();
         let snapshot = Snapshot { host, company: [2, 3].into(), ..Snapshot::default() };

@@ -6,7 +6,7 @@ use mhebpf_ebpf::{Announce, Receive, Send, Unknown};
 
 use super::*;
 use crate::model::{
-    Hop, Route, Selector,
+    Hop, Metrics, Route, Selector,
     host::MAIN_TABLE,
     testing::{address, host, ip, link, net, port, stacked},
 };
@@ -54,6 +54,7 @@ fn crowded(n: u32) -> Host {
         destination,
         metric: ifindex,
         hops: vec![Hop { ifindex, gateway: gateway.map(ip) }],
+        metrics: Metrics::default(),
     };
     let mut routes = Vec::new();
     for index in wires {

@@ -29,8 +29,8 @@ fn gateway(text: &str) -> RouteAttribute {
 
 fn unicast(message: &RouteMessage) -> Option<Route> {
     match route(message, &domains())? {
-        AnyRoute::Unicast(route) => Some(route),
-        AnyRoute::Local(_) => None,
+        AnyRoute::Unicast(route) | AnyRoute::Both(route, _) => Some(route),
+        AnyRoute::Local(_) | AnyRoute::Other(_) => None,
     }
 }
 
@@ -42,7 +42,13 @@ fn a_default_route_has_no_destination_attribute() {
         let mut message = message(vec![RouteAttribute::Oif(2), gateway(router)]);
         message.header.address_family = family;
         let hops = vec![Hop { ifindex: 2, gateway: Some(ip(router)) }];
-        let expected = Route { table: MAIN_TABLE, destination: net(destination), metric: 0, hops };
+        let expected = Route {
+            table: MAIN_TABLE,
+            destination: net(destination),
+            metric: 0,
+            hops,
+            metrics: Metrics::default(),
+        };
         assert_eq!(unicast(&message), Some(expected));
     }
 }
@@ -70,6 +76,53 @@ fn a_dead_hop_of_a_multipath_route_is_left_out() {
     dead.flags = RouteNextHopFlags::Dead;
     let route = unicast(&message(vec![RouteAttribute::MultiPath(vec![alive, dead])])).expect("a route");
     assert_eq!(route.hops, [Hop { ifindex: 2, gateway: None }]);
+}
+
+#[test]
+fn metrics_are_kept_as_they_are() {
+    let all = vec![RouteMetric::CcAlgo("bbr".to_owned()), RouteMetric::Mtu(1400), RouteMetric::Lock(1 << 2)];
+    let route = unicast(&message(vec![RouteAttribute::Oif(2), RouteAttribute::Metrics(all)]));
+    let metrics = route.expect("a route").metrics;
+    let number = |value: u32| Box::<[u8]>::from(value.to_ne_bytes());
+    let expected = [(1, number(1 << 2)), (2, number(1400)), (16, Box::from(*b"bbr\0"))];
+    assert_eq!(metrics, Metrics::from_iter(expected));
+    assert_eq!(metrics.get(Metrics::MTU), Some(1400));
+}
+
+#[test]
+fn what_main_has_besides_next_hops_is_told() {
+    let other = |metric| Some(AnyRoute::Other(OtherRoute { destination: net("0.0.0.0/0"), metric }));
+    let of = |change: &dyn Fn(&mut RouteMessage)| {
+        let mut message = message(vec![RouteAttribute::Oif(2), RouteAttribute::Priority(7)]);
+        change(&mut message);
+        route(&message, &domains())
+    };
+    assert_eq!(of(&|message| message.header.kind = RouteType::BlackHole), other(7));
+    assert_eq!(of(&|message| message.header.tos = 8), other(0));
+    assert_eq!(of(&|message| message.header.source_prefix_length = 64), other(0));
+    assert_eq!(of(&|message| message.attributes.push(RouteAttribute::EncapType(1.into()))), other(7));
+    // Other tables have no say, and broadcast addresses are found before.
+    assert_eq!(of(&|message| message.header.kind = RouteType::Broadcast), None);
+    assert_eq!(of(&|message| message.header.flags = RouteFlags::Dead), None);
+    let in_vrf = |message: &mut RouteMessage| {
+        (message.header.kind, message.header.table) = (RouteType::Throw, 252);
+        message.attributes.push(RouteAttribute::Table(1000));
+    };
+    assert_eq!(of(&in_vrf), None);
+}
+
+#[test]
+fn a_multipath_route_with_an_encapsulation_is_both() {
+    let hop = |interface_index, attributes| {
+        let mut hop = RouteNextHop::default();
+        (hop.interface_index, hop.attributes) = (interface_index, attributes);
+        hop
+    };
+    let hops = vec![hop(2, vec![]), hop(3, vec![RouteAttribute::EncapType(1.into())])];
+    let route = route(&message(vec![RouteAttribute::MultiPath(hops)]), &domains());
+    let Some(AnyRoute::Both(route, other)) = route else { panic!("{route:?}") };
+    assert_eq!(route.hops, [Hop { ifindex: 2, gateway: None }]);
+    assert_eq!(other.destination, route.destination);
 }
 
 #[test]

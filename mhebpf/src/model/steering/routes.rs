@@ -1,0 +1,244 @@
+//! The table of each owner.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+
+use super::{MOST_ROUTES, SteeringRoute, Way, Why, takes_routes};
+use crate::model::{
+    host::{Hop, Host, MAIN_DOMAIN, MAIN_TABLE, Metrics, Route, is_link_local, prefix},
+    next_hops,
+};
+
+/// The routes of one owner, or why it has none.
+type Routes = Result<BTreeMap<IpNet, SteeringRoute>, Why>;
+
+/// What the table main says of a prefix.
+#[derive(Clone, Copy)]
+enum InMain<'a> {
+    /// The kernel's own route stands, whoever the owner is.
+    Stands,
+    /// The best route.
+    Best {
+        route: &'a Route,
+        /// All of its interfaces are enforced.
+        enforced: bool,
+        /// There are several through the same interface, which are as good.
+        choice: bool,
+    },
+}
+
+impl InMain<'_> {
+    /// Whether the kernel's own route stands for packets of an owner.
+    fn stands_for(self, owner: u32) -> bool {
+        match self {
+            Self::Stands => true,
+            Self::Best { route, enforced, choice } => {
+                if route.hops.iter().any(|hop| hop.ifindex == owner) {
+                    choice
+                } else {
+                    !enforced
+                }
+            }
+        }
+    }
+}
+
+/// The routes of `owners`, which are the enforced interfaces, by ifindex.
+///
+/// Every prefix of the table main is in the table of an owner: with the next hop that [`next_hops`] give it there if main
+/// leads through an enforced interface, and as a throw otherwise, so that packets through tunnels, to containers and
+/// into black holes go on to main. A prefix without any next hop is not in it. What a shorter prefix of the table says
+/// anyway is left out.
+pub(super) fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> BTreeMap<u32, Routes> {
+    let owners: BTreeSet<u32> = owners.iter().copied().filter(|owner| takes_routes(host, *owner)).collect();
+    let mut routes: Vec<&Route> = host.routes.iter().filter(|route| route.table == MAIN_TABLE).collect();
+    next_hops::sort_by_preference(&mut routes);
+    let main = table_main(host, &routes, &owners);
+    let mut next_hops: HashMap<(u32, IpNet), (&Route, &Hop)> = HashMap::new();
+    next_hops::for_each(&routes, &owners, |owner, route, hop| {
+        next_hops.entry((owner, route.destination)).or_insert((route, hop));
+    });
+    let table = |owner: &u32| (*owner, Table { host, owner: *owner, next_hops: &next_hops }.fill(&main));
+    owners.iter().map(table).collect()
+}
+
+/// By prefix, shorter ones before those inside them. `routes` are sorted by preference.
+fn table_main<'a>(host: &Host, routes: &[&'a Route], owners: &BTreeSet<u32>) -> BTreeMap<IpNet, InMain<'a>> {
+    let mut main: BTreeMap<IpNet, InMain<'a>> = BTreeMap::new();
+    // Prefixes for which main has routes that are as good through different interfaces.
+    let mut spread = BTreeSet::new();
+    for route in routes {
+        let to = route.destination;
+        // The interface of a link-local destination is named by the sender, and the kernel heeds that.
+        if is_link_local(to.addr()) {
+            main.insert(to, InMain::Stands);
+            continue;
+        }
+        let enforced = route.hops.iter().all(|hop| owners.contains(&hop.ifindex));
+        let new = InMain::Best { route, enforced, choice: false };
+        // The kernel takes the first of IPv4 routes. Among routers on one link it chooses by what they say of themselves and
+        // by whether they can be reached (RFC 4191 section 3.2), which can't be said in another table.
+        if let InMain::Best { route: first, choice, .. } = main.entry(to).or_insert(new)
+            && to.addr().is_ipv6()
+            && first.metric == route.metric
+            && *first != *route
+        {
+            if !devices(first).eq(devices(route)) {
+                spread.insert(to);
+            }
+            *choice = !spread.contains(&to);
+        }
+    }
+    for other in &host.other_routes {
+        let is_better = match main.get(&other.destination) {
+            Some(InMain::Best { route, .. }) => other.metric <= route.metric,
+            _ => true,
+        };
+        if is_better {
+            main.insert(other.destination, InMain::Stands);
+        }
+    }
+    for local in host.local_routes.iter().filter(|local| local.domain == MAIN_DOMAIN) {
+        main.insert(local.prefix, InMain::Stands);
+    }
+    main
+}
+
+fn devices(route: &Route) -> impl Iterator<Item = u32> {
+    route.hops.iter().map(|hop| hop.ifindex)
+}
+
+/// The table of one owner.
+struct Table<'a> {
+    host: &'a Host,
+    owner: u32,
+    next_hops: &'a HashMap<(u32, IpNet), (&'a Route, &'a Hop)>,
+}
+
+/// A prefix around others.
+struct Around<'a> {
+    prefix: IpNet,
+    /// The next hop of the owner there.
+    next_hop: Option<(&'a Route, &'a Hop)>,
+    /// What the table says there; `None` where it says nothing.
+    says: Option<SteeringRoute>,
+}
+
+impl<'a> Table<'a> {
+    fn fill(&self, main: &BTreeMap<IpNet, InMain<'a>>) -> Routes {
+        let mut table = BTreeMap::new();
+        let mut around: Vec<Around<'_>> = Vec::new();
+        for (prefix, in_main) in main {
+            while around.last().is_some_and(|outer| !outer.prefix.contains(prefix)) {
+                around.pop();
+            }
+            let (outer_hop, outer) = around.last().map_or((None, None), |o| (o.next_hop, o.says.as_ref()));
+            let next_hop = self.next_hops.get(&(self.owner, *prefix)).copied().or(outer_hop);
+            let wanted = match next_hop {
+                Some((route, hop)) if !in_main.stands_for(self.owner) => {
+                    SteeringRoute::Through(self.way(route, hop))
+                }
+                _ => SteeringRoute::Throw,
+            };
+            let says = if says_the_same(outer, &wanted) {
+                outer.cloned()
+            } else {
+                table.insert(*prefix, wanted.clone());
+                Some(wanted)
+            };
+            if table.len() > MOST_ROUTES {
+                return Err(Why::TooManyRoutes);
+            }
+            around.push(Around { prefix: *prefix, next_hop, says });
+        }
+        mark_on_link(&mut table);
+        Ok(table)
+    }
+
+    /// The way by a hop of `route`: if that is the owner's, by all of its hops.
+    fn way(&self, route: &Route, hop: &Hop) -> Way {
+        let is_own = hop.ifindex == self.owner;
+        Way {
+            ifindex: self.owner,
+            gateways: if is_own { gateways(route, self.owner) } else { vec![hop.gateway] },
+            on_link: false,
+            metric: route.metric,
+            metrics: if is_own { route.metrics.clone() } else { self.fitting(&route.metrics) },
+        }
+    }
+
+    /// The metrics of another interface's route, without what is too large for the owner.
+    fn fitting(&self, metrics: &Metrics) -> Metrics {
+        let mtu = self.host.links.get(&self.owner).map_or(u32::MAX, |link| link.mtu);
+        let fits = |number| metrics.get(number).is_none_or(|value| value <= mtu);
+        if fits(Metrics::MTU) && fits(Metrics::ADVMSS) {
+            return metrics.clone();
+        }
+        let all = metrics
+            .iter()
+            .filter(|(number, _)| !matches!(*number, Metrics::MTU | Metrics::ADVMSS) || fits(*number));
+        let lock = metrics.get(Metrics::LOCK).unwrap_or_default();
+        let kept = all.map(|(number, value)| {
+            let unlocked = if fits(Metrics::MTU) { lock } else { lock & !(1 << Metrics::MTU) };
+            let value: Box<[u8]> =
+                if number == Metrics::LOCK { Box::new(unlocked.to_ne_bytes()) } else { value.into() };
+            (number, value)
+        });
+        kept.filter(|(number, value)| *number != Metrics::LOCK || value.iter().any(|byte| *byte != 0))
+            .collect()
+    }
+}
+
+/// Whether a table that says `outer` for a shorter prefix needs nothing more for `wanted`.
+fn says_the_same(outer: Option<&SteeringRoute>, wanted: &SteeringRoute) -> bool {
+    match (outer, wanted) {
+        (None | Some(SteeringRoute::Throw), SteeringRoute::Throw) => true,
+        (Some(SteeringRoute::Through(outer)), SteeringRoute::Through(wanted)) => {
+            outer.gateways == wanted.gateways && outer.metrics == wanted.metrics
+        }
+        _ => false,
+    }
+}
+
+/// The gateways of a route through one interface, each once.
+fn gateways(route: &Route, ifindex: u32) -> Vec<Option<IpAddr>> {
+    let mut gateways: Vec<Option<IpAddr>> = Vec::new();
+    for hop in route.hops.iter().filter(|hop| hop.ifindex == ifindex) {
+        if !gateways.contains(&hop.gateway) {
+            gateways.push(hop.gateway);
+        }
+    }
+    gateways
+}
+
+/// Gateways outside the subnets of the table were on-link by the word of the operator.
+fn mark_on_link(table: &mut BTreeMap<IpNet, SteeringRoute>) {
+    let is_subnet = |prefix: &IpNet, table: &BTreeMap<IpNet, SteeringRoute>| matches!(table.get(prefix), Some(SteeringRoute::Through(way)) if way.gateways == [None]);
+    let lengths: BTreeSet<u8> = table.keys().map(IpNet::prefix_len).collect();
+    let is_near = |gateway: &IpAddr, table: &BTreeMap<IpNet, SteeringRoute>| {
+        let prefixes = lengths.iter().rev().map(|length| prefix(*gateway, *length));
+        let longest = { prefixes }.find(|prefix| table.contains_key(prefix));
+        is_link_local(*gateway) || longest.is_some_and(|prefix| is_subnet(&prefix, table))
+    };
+    let mut far: Vec<IpNet> = Vec::new();
+    for (destination, route) in &*table {
+        if let SteeringRoute::Through(way) = route
+            && way
+                .gateways
+                .iter()
+                .flatten()
+                .any(|gateway| gateway.is_ipv4() == destination.addr().is_ipv4() && !is_near(gateway, table))
+        {
+            far.push(*destination);
+        }
+    }
+    for destination in far {
+        if let Some(SteeringRoute::Through(way)) = table.get_mut(&destination) {
+            way.on_link = true;
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Rules and routes in the words of iproute2, and the rest in sentences.
+
+use std::{
+    fmt::{self, Write as _},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+
+use super::{LeftOut, MOST_ROUTES, Object, PRIORITY, PROTOCOL, SteeringRoute, SteeringRule, Why};
+use crate::model::{Host, Metrics};
+
+/// The metrics that iproute2 shows as they are, by number (`RTAX_*`).
+const PLAIN: [(u16, &str); 9] = [
+    (Metrics::MTU, "mtu"),
+    (3, "window"),
+    (7, "cwnd"),
+    (Metrics::ADVMSS, "advmss"),
+    (9, "reordering"),
+    (10, "hoplimit"),
+    (11, "initcwnd"),
+    (14, "initrwnd"),
+    (15, "quickack"),
+];
+
+/// `RTAX_CC_ALGO`, a string.
+const CONGESTION_CONTROL: u16 = 16;
+
+impl fmt::Display for SteeringRule {
+    /// What follows `ip rule add`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, table } = self;
+        write!(f, "from {source} iif lo lookup {table} priority {PRIORITY} protocol {PROTOCOL}")
+    }
+}
+
+impl SteeringRoute {
+    /// What follows `ip route add`, or `ip -6 route add`.
+    ///
+    /// Metrics of connections for which iproute2 has units are not in it: times, features, and that of Fast Open.
+    pub fn describe(&self, host: &Host, destination: &IpNet, table: u32) -> String {
+        let end = format!("table {table} protocol {PROTOCOL}");
+        let way = match self {
+            Self::Throw => return format!("throw {destination} {end}"),
+            Self::Through(way) => way,
+        };
+        let device = host.name_of(way.ifindex);
+        let onlink = if way.on_link { " onlink" } else { "" };
+        let hop = |gateway: &Option<IpAddr>| match (gateway, destination) {
+            (None, _) => format!("dev {device}"),
+            (Some(gateway @ IpAddr::V6(_)), IpNet::V4(_)) => {
+                format!("via inet6 {gateway} dev {device}{onlink}")
+            }
+            (Some(gateway), _) => format!("via {gateway} dev {device}{onlink}"),
+        };
+        let mut text = destination.to_string();
+        // Writing to a string does not fail.
+        let mut add = |word: &str| _ = write!(text, " {word}");
+        if let [gateway] = way.gateways.as_slice() {
+            add(&hop(gateway));
+        }
+        add(&end);
+        if way.metric > 0 {
+            add(&format!("metric {}", way.metric));
+        }
+        for word in metrics(&way.metrics) {
+            add(&word);
+        }
+        if way.gateways.len() > 1 {
+            way.gateways.iter().for_each(|gateway| add(&format!("nexthop {}", hop(gateway))));
+        }
+        text
+    }
+}
+
+fn metrics(metrics: &Metrics) -> Vec<String> {
+    let locked = metrics.get(Metrics::LOCK).unwrap_or_default();
+    let plain = PLAIN.iter().filter_map(|(number, name)| {
+        let value = metrics.get(*number)?;
+        let lock = if locked & (1 << number) == 0 { "" } else { "lock " };
+        Some(format!("{name} {lock}{value}"))
+    });
+    let algorithm = metrics.iter().find(|(number, _)| *number == CONGESTION_CONTROL);
+    let algorithm = algorithm.map(|(_, name)| {
+        let name = String::from_utf8_lossy(name);
+        format!("congctl {}", name.trim_end_matches('\0'))
+    });
+    plain.chain(algorithm).collect()
+}
+
+impl LeftOut {
+    /// A sentence for the log.
+    pub fn describe(&self, host: &Host) -> String {
+        let what = match self.what {
+            Object::Interface(ifindex) => host.name_of(ifindex),
+            Object::Source(source) if source.prefix_len() == source.max_prefix_len() => {
+                source.addr().to_string()
+            }
+            Object::Source(source) => source.to_string(),
+        };
+        let why = match &self.why {
+            Why::Vrf(vrf) => format!("it is in the VRF {}, whose own rule comes first", host.name_of(*vrf)),
+            Why::SeveralOwners(owners) => {
+                let names: Vec<String> = owners.iter().map(|owner| host.name_of(*owner)).collect();
+                format!("{} own it, and the kernel chooses among them", names.join(" and "))
+            }
+            Why::Overlapped => "addresses inside it have another owner".to_owned(),
+            Why::TooManyRoutes => format!("its table would have more than {MOST_ROUTES} routes"),
+            Why::TableInUse(route) => format!("somebody else's route is in its table: {route}"),
+        };
+        format!("{what}: {why}")
+    }
+}
