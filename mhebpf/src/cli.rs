@@ -134,6 +134,11 @@ pub struct RunOptions {
     #[arg(long, env = "MHEBPF_UNKNOWN", help_heading = WHAT)]
     pub unknown: Option<UnknownPolicy>,
 
+    /// Whether policy routing has the kernel choose the owner by itself, so that nothing needs to be redirected
+    /// [default: none]
+    #[arg(long, env = "MHEBPF_STEER", help_heading = WHAT)]
+    pub steer: Option<Steer>,
+
     /// Do not announce the addresses by gratuitous ARP and unsolicited neighbour advertisements (peers then keep
     /// wrong entries until they expire)
     #[arg(long, env = "MHEBPF_NO_ANNOUNCE", help_heading = WHAT)]
@@ -226,6 +231,16 @@ pub enum UnknownPolicy {
     Pass,
     /// It is dropped
     Drop,
+}
+
+/// Whether the daemon keeps policy routing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Steer {
+    /// It keeps none
+    None,
+    /// It keeps a rule for each source and a routing table for each interface
+    Rules,
 }
 
 impl RunOptions {

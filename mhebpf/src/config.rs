@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::{
     cli::{
-        AnnouncePolicy, LogFormat, Mode, ReceivePolicy, SendPolicy, UnknownPolicy, parse_address,
+        AnnouncePolicy, LogFormat, Mode, ReceivePolicy, SendPolicy, Steer, UnknownPolicy, parse_address,
         parse_duration, parse_pattern,
     },
     datapath::Hook,
@@ -42,6 +42,8 @@ pub struct Config {
     pub announce: Option<AnnouncePolicy>,
     /// `--unknown`
     pub unknown: Option<UnknownPolicy>,
+    /// `--steer`
+    pub steer: Option<Steer>,
     /// `--no-announce`
     pub no_announce: Option<bool>,
     /// `--for`
@@ -206,6 +208,7 @@ mod tests {
         interfaces = ["eth*"]
         mode = "drop"
         for = "10m"
+        steer = "rules"
         no-announce = true
 
         [[interface]]
@@ -217,7 +220,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let config = Config::parse(EXAMPLE).expect("a configuration");
-        assert_eq!(config.mode, Some(Mode::Drop));
+        assert_eq!((config.mode, config.steer), (Some(Mode::Drop), Some(Steer::Rules)));
         assert_eq!((config.run_for, config.no_announce), (Some(Duration::from_secs(600)), Some(true)));
         let table = &config.interface[0];
         assert_eq!((table.receive, table.send), (Some(ReceivePolicy::Off), None));

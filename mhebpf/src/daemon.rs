@@ -10,6 +10,7 @@ mod memory;
 mod pace;
 mod reports;
 mod signals;
+mod steer;
 mod watch;
 
 use std::{
@@ -41,6 +42,7 @@ use crate::{
     netlink::{Dumper, Events, Snapshot},
     preflight,
     settings::{Fixed, Settings},
+    steering::{Steerer, Wanted},
     summary,
     usage::UsageError,
 };
@@ -74,6 +76,7 @@ pub async fn run(options: &RunOptions) -> Result<()> {
     let mut signals = Signals::new(fixed.run_for)?;
     // Subscribed before the first dump, so that nothing falls between the two.
     let mut events = Events::subscribe()?;
+    events.watch_rules(settings.steers());
     let mut control = Control::serve(instance.listener()?)?;
     if let Some(scrapes) = scrapes {
         scrapes.serve(control.asks());
@@ -91,6 +94,8 @@ pub async fn run(options: &RunOptions) -> Result<()> {
         attachments,
         lasting,
         watch: Watch::new(&datapath.samples)?,
+        steerer: Steerer::connect()?,
+        steering_told: false,
         datapath,
         history: History::begin(),
         totals: metrics::Totals::default(),
@@ -108,6 +113,8 @@ pub async fn run(options: &RunOptions) -> Result<()> {
         }
     };
     tell_service_manager(&[NotifyState::Stopping]);
+    // The programs are the guarantee, so they go last.
+    daemon.stop_steering(&mut dumper);
     outcome?;
     daemon.lasting.end(&mut daemon.attachments, signals.has_lost_terminal());
     daemon.show(&dumper);
@@ -125,6 +132,9 @@ struct Daemon<'a> {
     lasting: Lasting,
     datapath: Datapath,
     watch: Watch,
+    steerer: Steerer,
+    /// What would be kept of policy routing was told, in observe mode.
+    steering_told: bool,
     history: History,
     totals: metrics::Totals,
     /// The last selection, to log only what changes.
@@ -141,7 +151,10 @@ impl Daemon<'_> {
     /// some of the interfaces or entries is tried again later.
     fn start(&mut self, dumper: &mut Dumper, events: &Events) -> Result<Pace> {
         let mut pace = Pace::default();
-        self.watch.observe(self.settings.observes(), &mut self.datapath.samples);
+        self.keep_flows();
+        if self.wants() == Wanted::Rules {
+            self.steerer.check_room(&dumper.snapshot()?.placed)?;
+        }
         match self.synchronise_and_note(dumper, events) {
             Err(error) if self.attachments.names().next().is_none() => return Err(error),
             result => pace.note(result),
@@ -200,6 +213,7 @@ impl Daemon<'_> {
                 }
             }
             has_worked = true;
+            events.watch_rules(self.settings.steers());
             let started = Instant::now();
             events.forget_pending();
             pace.note(self.synchronise_and_note(dumper, events));
@@ -247,7 +261,8 @@ impl Daemon<'_> {
                 }
                 info!("reloaded {source}: {}", settings.intent());
                 (self.settings, self.selector) = (settings, selector);
-                self.watch.observe(self.settings.observes(), &mut self.datapath.samples);
+                self.keep_flows();
+                self.steering_told = false;
                 // Interfaces that are left out are named again.
                 self.selection = None;
             }
@@ -274,7 +289,7 @@ impl Daemon<'_> {
     /// done.
     fn synchronise(&mut self, dumper: &mut Dumper, events: &Events) -> Result<Outcome> {
         let started = Instant::now();
-        let Snapshot { host, exact } = dumper.snapshot_if(|| !events.is_pending())?;
+        let Snapshot { host, placed, exact } = dumper.snapshot_if(|| !events.is_pending())?;
         let selection = self.selector.select(&host);
         self.let_go(&host, &selection.enforced);
         let policy = |ifindex: &u32| (*ifindex, self.settings.policy(&host.name_of(*ifindex)));
@@ -287,6 +302,7 @@ impl Daemon<'_> {
         self.lasting.note(&mut self.datapath.state);
         let attached = self.attach(&host, &selection);
         self.lasting.settle(&host, &selection.enforced, &self.attachments);
+        let steered = self.steer(&host, &placed, exact);
         self.log_selection(&host, selection);
         if self.settings.announces {
             // An announcement changes what peers know; observing must not.
@@ -304,7 +320,7 @@ impl Daemon<'_> {
             host.routes.len(),
             started.elapsed()
         );
-        written.and(attached)?;
+        written.and(attached).and(steered)?;
         Ok(if exact { Outcome::InStep } else { Outcome::Behind })
     }
 
@@ -350,7 +366,9 @@ impl Daemon<'_> {
 
     /// Answers to a redirected packet come back through the owner, while the route still points elsewhere.
     fn warn_of_reverse_path_filter(&self, host: &Host, ifindex: u32) {
-        if let Some(link) = host.links.get(&ifindex)
+        // With rules for the source, the kernel looks up the way back by them too.
+        if self.wants() != Wanted::Rules
+            && let Some(link) = host.links.get(&ifindex)
             && link.strict_reverse_path
             && self.policies.get(&ifindex).is_some_and(|policy| policy.send == Send::Redirect)
         {
@@ -396,7 +414,7 @@ impl Daemon<'_> {
                     eprintln!("{line}");
                 }
                 match self.watch.flows() {
-                    Some(_) if counts.is_empty() => eprintln!("safe to enforce"),
+                    Some(_) if counts.is_empty() && self.settings.observes() => eprintln!("safe to enforce"),
                     Some(flows) => flows.lines().iter().for_each(|line| eprintln!("{line}")),
                     None => {}
                 }

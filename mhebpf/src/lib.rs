@@ -22,6 +22,7 @@ pub mod pins;
 pub mod preflight;
 pub mod settings;
 pub mod status;
+pub mod steering;
 pub mod stream;
 pub mod summary;
 pub mod unload;

@@ -7,7 +7,9 @@ use glob::Pattern;
 use mhebpf_ebpf::{Announce, Receive, Send, Unknown};
 
 use crate::{
-    cli::{AnnouncePolicy, LogFormat, Mode, ReceivePolicy, RunOptions, SendPolicy, UnknownPolicy, name},
+    cli::{
+        AnnouncePolicy, LogFormat, Mode, ReceivePolicy, RunOptions, SendPolicy, Steer, UnknownPolicy, name,
+    },
     config::{Config, InterfaceTable},
     datapath::Hook,
     model::{Policy, Selector},
@@ -24,6 +26,7 @@ pub struct Settings {
     receive: ReceivePolicy,
     announce: AnnouncePolicy,
     unknown: UnknownPolicy,
+    steer: Steer,
     tables: Vec<InterfaceTable>,
 }
 
@@ -49,6 +52,7 @@ impl Settings {
             receive: options.receive.or(config.receive).unwrap_or(ReceivePolicy::Drop),
             announce: options.announce.or(config.announce).unwrap_or(AnnouncePolicy::Enforce),
             unknown: options.unknown.or(config.unknown).unwrap_or(UnknownPolicy::Pass),
+            steer: options.steer.or(config.steer).unwrap_or(Steer::None),
             tables,
         }
     }
@@ -61,6 +65,9 @@ impl Settings {
         let mut text = format!("mode {mode}, receive {receive}, unknown {unknown}");
         if self.announce != AnnouncePolicy::Enforce {
             text += &format!(", announce {}", name(&self.announce));
+        }
+        if self.steer == Steer::Rules {
+            text += ", steer rules";
         }
         if !self.tables.is_empty() {
             text += &format!(", and {} of [[interface]]", self.tables.len());
@@ -78,12 +85,23 @@ impl Settings {
         self.mode == Mode::Observe
     }
 
+    /// Whether policy routing is asked for; while nothing is changed at all, it is only told of.
+    pub fn steers(&self) -> bool {
+        self.steer == Steer::Rules
+    }
+
     /// What is enforced on an interface of this name.
     pub fn policy(&self, interface: &str) -> Policy {
+        let policy = self.policy_if_enforced(interface);
+        // Observing changes nothing at all.
+        if self.mode == Mode::Observe { policy.observing() } else { policy }
+    }
+
+    /// The same, but that of the default mode where the mode is to observe.
+    pub fn policy_if_enforced(&self, interface: &str) -> Policy {
         let mut send = match self.mode {
-            Mode::Redirect => SendPolicy::Redirect,
+            Mode::Redirect | Mode::Observe => SendPolicy::Redirect,
             Mode::Drop => SendPolicy::Drop,
-            Mode::Observe => SendPolicy::Observe,
         };
         let (mut receive, mut announce, mut unknown) = (self.receive, self.announce, self.unknown);
         let mut allow = Vec::new();
@@ -94,7 +112,7 @@ impl Settings {
             unknown = table.unknown.unwrap_or(unknown);
             allow.extend(table.allow.iter().map(|net| net.0));
         }
-        let policy = Policy {
+        Policy {
             send: match send {
                 SendPolicy::Redirect => Send::Redirect,
                 SendPolicy::Drop => Send::Drop,
@@ -116,9 +134,7 @@ impl Settings {
                 UnknownPolicy::Drop => Unknown::Drop,
             },
             allow,
-        };
-        // Observing changes nothing at all.
-        if self.mode == Mode::Observe { policy.observing() } else { policy }
+        }
     }
 }
 
@@ -259,6 +275,17 @@ mod tests {
         let policy = settings(&["--all", "--mode", "observe", "--receive", "drop"], file).policy("eth0");
         assert_eq!((policy.send, policy.receive), (Send::Observe, Receive::Observe));
         assert_eq!(policy.announce, Announce::Off);
+    }
+
+    #[test]
+    fn steering_is_asked_for_by_the_command_line_or_the_file() {
+        assert!(!settings(&["--all"], "").steers());
+        assert!(settings(&["--all", "--steer", "rules"], "").steers());
+        assert!(settings(&["--all"], "steer = \"rules\"").steers());
+        assert!(!settings(&["--all", "--steer", "none"], "steer = \"rules\"").steers());
+        let observing = settings(&["--all", "--mode", "observe", "--steer", "rules"], "");
+        assert_eq!(observing.policy_if_enforced("eth0").send, Send::Redirect);
+        assert!(observing.intent().contains("steer rules"), "{}", observing.intent());
     }
 
     #[test]

@@ -13,7 +13,10 @@ pub(crate) use self::status::counters_by_interface;
 pub use self::{
     judgement::{Crossing, Direction, Enforced, Judgement, Kind, Ruling},
     read::{Hop, Known, Owned as OwnedBy, Read},
-    status::{Chain, Counter, Former, Interface, LeftOut, Owned, Policy, Resynchronisations, Status},
+    status::{
+        Chain, Counter, Former, Interface, InterfaceSteering, LeftOut, Owned, Policy, Resynchronisations, Status,
+        Steering,
+    },
 };
 
 /// What a client asks, once for each connection.

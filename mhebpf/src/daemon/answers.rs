@@ -6,22 +6,23 @@ use std::{
 };
 
 use anyhow::Result;
-use mhebpf_ebpf::Direction;
+use mhebpf_ebpf::{Direction, Reason};
 use tokio::time::Instant;
 
-use super::{Daemon, pace::Outcome, watch};
+use super::{Daemon, flows::Flows, pace::Outcome, watch};
 use crate::{
     control::{
         Answer, Question,
         protocol::{
-            Chain, Counter, Former, Interface, LeftOut, Owned, Resynchronisations, Status,
-            counters_by_interface,
+            Chain, Counter, Former, Interface, InterfaceSteering, LeftOut, Owned, Resynchronisations, Status,
+            Steering, counters_by_interface,
         },
     },
     metrics::Durations,
     model::{
         Host, LinkKind, Stacking,
         reasons::{self, Claim},
+        steering,
     },
     netlink::{Dumper, Events},
 };
@@ -118,7 +119,9 @@ impl Daemon<'_> {
     /// When links, addresses, routes or counters can't be read.
     pub(super) fn status(&mut self, dumper: &mut Dumper, events: &Events) -> Result<Status> {
         let host = dumper.snapshot()?.host;
-        let mut counts = counters_by_interface(self.datapath.counters.read()?);
+        let counts = self.datapath.counters.read()?;
+        let steering = self.steerer.is_keeping().then(|| self.steering(&host, &counts));
+        let mut counts = counters_by_interface(counts);
         let interfaces = self.interfaces(&host, &mut counts);
         let tables = self.datapath.maps.written();
         let name = |ifindex| self.names.get(&ifindex).cloned().unwrap_or_else(|| format!("if{ifindex}"));
@@ -152,6 +155,7 @@ impl Daemon<'_> {
                     why: (*why).to_owned(),
                 })
                 .collect(),
+            steering,
             interfaces,
             former: former.collect(),
         })
@@ -168,6 +172,33 @@ impl Daemon<'_> {
         self.claims(host).host_wide.iter().map(|(_, claim)| owned(host, claim)).collect()
     }
 
+    fn steering(&self, host: &Host, counts: &[Count]) -> Steering {
+        let kept = self.steerer.kept();
+        let redirected = counts.iter().filter(|count| count.reason == Reason::Redirected && !count.observed);
+        let flows = self.watch.flows().map(Flows::most_frequent).unwrap_or_default();
+        Steering {
+            rules: kept.rules.len(),
+            priority: steering::PRIORITY,
+            protocol: steering::PROTOCOL,
+            tables: kept.tables.len(),
+            routes: kept.routes(),
+            redirected: redirected.map(|count| count.packets).sum(),
+            flows: flows.into_iter().map(str::to_owned).collect(),
+            left_out: kept.left_out.iter().map(|each| each.describe(host)).collect(),
+        }
+    }
+
+    fn steering_of(&self, ifindex: u32) -> Option<InterfaceSteering> {
+        let table = steering::TABLE_BASE + ifindex;
+        let kept = self.steerer.kept();
+        let sources = kept.rules.iter().filter(|rule| rule.table == table);
+        Some(InterfaceSteering {
+            table,
+            routes: kept.tables.get(&table)?.len(),
+            sources: sources.map(|rule| rule.source.to_string()).collect(),
+        })
+    }
+
     fn interfaces(&mut self, host: &Host, counts: &mut BTreeMap<u32, Vec<Counter>>) -> Vec<Interface> {
         let claims = self.claims(host);
         let mut interfaces = Vec::new();
@@ -175,6 +206,7 @@ impl Daemon<'_> {
             // One that is gone is forgotten with the next synchronisation.
             let Some(link) = host.links.get(ifindex) else { continue };
             let hook = self.attachments.hook_of(*ifindex);
+            let steering = self.steering_of(*ifindex);
             let programs = &mut self.datapath.programs;
             let mut chain = |direction| {
                 let place = programs.place(&link.name, direction)?;
@@ -192,6 +224,7 @@ impl Daemon<'_> {
                 ingress_chain: chain(Direction::Ingress),
                 egress_chain: chain(Direction::Egress),
                 policy: policy.into(),
+                steering,
                 owned: claims
                     .by_interface
                     .get(ifindex)

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::flows::Flows;
+use super::flows::{self, Flows};
 use crate::{
     control::{
         Answer,
@@ -33,8 +33,8 @@ use crate::{
 /// How many samples each CPU takes in a second and direction while somebody watches.
 const RATE: u32 = 1000;
 
-/// The same while nothing is enforced, for the summary at the end.
-const OBSERVING_RATE: u32 = 100;
+/// The same for the flows of the summary.
+const FLOWS_RATE: u32 = 100;
 
 /// How many samples are shown before others have their turn.
 const ROUND: usize = 256;
@@ -47,7 +47,7 @@ pub(super) struct Watch {
     ready: AsyncFd<OwnedFd>,
     tell: tokio::time::Interval,
     watchers: Vec<Watcher>,
-    /// Kept in observe mode.
+    /// Kept in observe mode and while steering.
     flows: Option<Flows>,
     /// There may be more samples, though nothing will say so.
     more: bool,
@@ -96,15 +96,15 @@ impl Watch {
         }
     }
 
-    /// Keeps the flows that would change from now on, or forgets them.
-    pub(super) fn observe(&mut self, observes: bool, samples: &mut Samples) {
-        if observes != self.flows.is_some() {
-            self.flows = observes.then(Flows::default);
+    /// Keeps the flows of interest from now on, and forgets those that are not any more.
+    pub(super) fn keep_flows(&mut self, interest: Option<flows::Interest>, samples: &mut Samples) {
+        if interest != self.flows.as_ref().map(Flows::interest) {
+            self.flows = interest.map(Flows::new);
             self.set_rate(samples);
         }
     }
 
-    /// The flows that would have changed, in observe mode.
+    /// The flows of interest.
     pub(super) fn flows(&self) -> Option<&Flows> {
         self.flows.as_ref()
     }
@@ -136,7 +136,7 @@ impl Watch {
     fn rate(&self) -> u32 {
         match (self.watchers.is_empty(), &self.flows) {
             (false, _) => RATE,
-            (true, Some(_)) => OBSERVING_RATE,
+            (true, Some(_)) => FLOWS_RATE,
             (true, None) => 0,
         }
     }
@@ -156,7 +156,7 @@ impl Watch {
         {
             shown += 1;
             let Some(seen) = seen(&sample, context, &clock) else { continue };
-            if let Some(flows) = self.flows.as_mut().filter(|_| seen.observed) {
+            if let Some(flows) = &mut self.flows {
                 flows.add(&seen);
             }
             if self.watchers.is_empty() {

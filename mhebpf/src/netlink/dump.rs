@@ -12,7 +12,7 @@ use netlink_packet_route::{
 };
 use tracing::{debug, warn};
 
-use super::{parse, request::Requests};
+use super::{parse, request::Requests, routes::PlacedRoute};
 use crate::model::{
     Address, Host, Link, LinkKind,
     host::{MAIN_DOMAIN, MAIN_TABLE},
@@ -41,6 +41,8 @@ pub struct Dumper {
 pub struct Snapshot {
     /// The host.
     pub host: Rc<Host>,
+    /// The routes in the tables of [`crate::model::steering`], whoever added them.
+    pub placed: Vec<PlacedRoute>,
     /// Whether it is the host at one moment. If not, addresses and routes changed during each dump: all that
     /// are there for long are in it, and some that are gone.
     pub exact: bool,
@@ -78,10 +80,11 @@ impl Dumper {
         let links = self.links()?;
         let domains = domains_by_table(&links);
         let mut host = Host { links, ..Host::default() };
+        let mut placed = Vec::new();
         let mut exact = true;
         for family in FAMILIES {
             exact &= self.addresses(family, &mut host)?;
-            exact &= self.routes(family, &domains, &mut host)?;
+            exact &= self.routes(family, &domains, &mut host, &mut placed)?;
         }
         exact &= nothing_changed();
         // An interrupted dump can miss what is there. What was there before stays until a whole dump says
@@ -94,7 +97,7 @@ impl Dumper {
             add_missing(&mut host.local_routes, &self.last.local_routes);
         }
         self.last = Rc::new(host);
-        Ok(Snapshot { host: Rc::clone(&self.last), exact })
+        Ok(Snapshot { host: Rc::clone(&self.last), placed, exact })
     }
 
     /// The host as it was last seen.
@@ -143,6 +146,7 @@ impl Dumper {
         family: AddressFamily,
         domains: &BTreeMap<u32, u32>,
         host: &mut Host,
+        placed: &mut Vec<PlacedRoute>,
     ) -> Result<bool> {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
@@ -163,6 +167,7 @@ impl Dumper {
                     host.routes.push(route);
                     host.other_routes.push(other);
                 }
+                parse::AnyRoute::Placed(route) => placed.push(route),
                 parse::AnyRoute::Local(routes) => host.local_routes.extend(routes),
             }
         }

@@ -5,7 +5,7 @@ use std::{io, os::fd::AsRawFd as _};
 use anyhow::{Context as _, Result};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use tokio::io::{Interest, unix::AsyncFd};
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// Large enough for a burst of 10,000 messages; the default loses them from 256 on.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -16,9 +16,13 @@ const BURST: usize = 50_000;
 /// `RTMGRP_LINK`, and `IFADDR` and `ROUTE` of IPv4 and IPv6, of `linux/rtnetlink.h`.
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 
+/// `RTNLGRP_IPV4_RULE` and `RTNLGRP_IPV6_RULE`.
+const RULE_GROUPS: [u32; 2] = [8, 19];
+
 /// A subscription to the changes of links, addresses and routes in the namespace of this process.
 pub struct Events {
     socket: AsyncFd<Socket>,
+    with_rules: bool,
     overruns: u64,
 }
 
@@ -41,7 +45,21 @@ impl Events {
             Ok::<_, io::Error>(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
         };
         let socket = subscribed().context("subscribing to netlink events of links, addresses and routes")?;
-        Ok(Self { socket, overruns: 0 })
+        Ok(Self { socket, with_rules: false, overruns: 0 })
+    }
+
+    /// Has changes of rules of policy routing reported too, or no longer.
+    pub fn watch_rules(&mut self, wanted: bool) {
+        if wanted == self.with_rules {
+            return;
+        }
+        let socket = self.socket.get_ref();
+        let set = |group| if wanted { socket.add_membership(group) } else { socket.drop_membership(group) };
+        match RULE_GROUPS.into_iter().try_for_each(set) {
+            Ok(()) => self.with_rules = wanted,
+            // The cross-check finds them anyway.
+            Err(error) => warn!("netlink events of rules: {error}"),
+        }
     }
 
     /// Waits for a change, and takes all that are there. Lost messages (ENOBUFS) count as a change like any

@@ -5,8 +5,12 @@ mod events;
 mod lookup;
 mod parse;
 mod request;
+pub(crate) mod routes;
+pub(crate) mod rules;
 
 pub use dump::{Dumper, Snapshot};
 pub use events::Events;
 pub use lookup::{KernelRoute, RouteLookup};
 pub(crate) use request::Requests;
+pub use routes::PlacedRoute;
+pub use rules::PlacedRule;

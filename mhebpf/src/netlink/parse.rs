@@ -20,9 +20,11 @@ use netlink_packet_route::{
     },
 };
 
+use super::routes::PlacedRoute;
 use crate::model::{
     Address, Framing, Hop, Link, LinkKind, LocalRoute, Metrics, OtherRoute, Route,
     host::{MAIN_TABLE, prefix},
+    steering::interface_of,
 };
 
 /// `everywhere` are the sysctls of `all`, which are combined with those of the link.
@@ -174,9 +176,14 @@ pub(super) enum AnyRoute {
     Other(OtherRoute),
     /// Some to next hops, and others elsewhere.
     Both(Route, OtherRoute),
+    /// It is in one of our tables.
+    Placed(PlacedRoute),
     /// What is the host's own, for each interface that it is routed to.
     Local(Vec<LocalRoute>),
 }
+
+/// `RT_TABLE_COMPAT`: the table's number does not fit into the header.
+const COMPAT: u8 = 252;
 
 /// Whether a route is of a kind that [`route`] has use for.
 pub(super) fn route_matters(header: &RouteHeader) -> bool {
@@ -188,9 +195,10 @@ pub(super) fn route_matters(header: &RouteHeader) -> bool {
     }
 }
 
-/// Whether a route is of the table main and of a kind that ends a lookup there without a next hop.
+/// Whether a route is of a kind that ends a lookup without a next hop, in the table main or one whose number does not fit
+/// into the header, as ours.
 fn is_other(header: &RouteHeader) -> bool {
-    u32::from(header.table) == MAIN_TABLE
+    matches!(header.table, RouteHeader::RT_TABLE_MAIN | COMPAT)
         && matches!(
             header.kind,
             RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit | RouteType::Throw
@@ -198,7 +206,7 @@ fn is_other(header: &RouteHeader) -> bool {
 }
 
 /// A unicast route that any packet may take, or a local one that does not come of an address, of the tables that
-/// have a domain, or another one of the table main; `None` for all others.
+/// have a domain, another one of the table main, or one of our own tables; `None` for all others.
 pub(super) fn route(message: &RouteMessage, domains: &BTreeMap<u32, u32>) -> Option<AnyRoute> {
     let header = &message.header;
     let table = message.attributes.iter().find_map(|attribute| match attribute {
@@ -206,6 +214,9 @@ pub(super) fn route(message: &RouteMessage, domains: &BTreeMap<u32, u32>) -> Opt
         _ => None,
     });
     let table = table.unwrap_or(u32::from(header.table));
+    if interface_of(table).is_some() {
+        return super::routes::placed(message).map(AnyRoute::Placed);
+    }
     let domain = *domains.get(&table)?;
     if header.flags.contains(RouteFlags::Dead) || !route_matters(header) {
         return None;
@@ -266,14 +277,14 @@ pub(super) fn route(message: &RouteMessage, domains: &BTreeMap<u32, u32>) -> Opt
 }
 
 /// The number and the value of a metric, as the kernel has them.
-fn value_of(metric: &RouteMetric) -> (u16, Box<[u8]>) {
+pub(super) fn value_of(metric: &RouteMetric) -> (u16, Box<[u8]>) {
     let mut value = vec![0; metric.value_len()];
     metric.emit_value(&mut value);
     (metric.kind(), value.into_boxed_slice())
 }
 
 /// `None` for next hops that a plain neighbour does not describe: an encapsulation.
-fn hop(ifindex: u32, attributes: &[RouteAttribute]) -> Option<Hop> {
+pub(super) fn hop(ifindex: u32, attributes: &[RouteAttribute]) -> Option<Hop> {
     let mut gateway = None;
     for attribute in attributes {
         match attribute {

@@ -6,12 +6,18 @@ use anstyle::{AnsiColor, Style};
 
 use crate::{
     console::{Colours, wrap},
-    control::protocol::{Chain, Counter, Interface, Owned, Status},
+    control::protocol::{Chain, Counter, Interface, Owned, Status, Steering},
     model::reasons::Rule,
 };
 
 /// How many addresses of one interface are shown.
 pub(super) const ADDRESSES: usize = 32;
+
+/// How many flows that had to be redirected are shown.
+const FLOWS: usize = 5;
+
+/// How many sources of one interface's rules are shown.
+const SOURCES: usize = 4;
 
 pub(super) const NAME: Style = Style::new().bold();
 pub(super) const BAD: Style = AnsiColor::Red.on_default();
@@ -61,6 +67,15 @@ fn head(status: &Status, colours: Colours) -> String {
     ));
     line(&format!("lost events: {}, interrupted dumps: {}", again.lost_events, again.interrupted_dumps));
     line(&format!("{} local addresses, {} next hops", status.addresses, status.next_hops));
+    if let Some(steering) = &status.steering {
+        let Steering { rules, priority, protocol, tables, routes, redirected, .. } = steering;
+        line(&format!(
+            "steering by {rules} rules of priority {priority} and {routes} routes in {tables} tables, protocol {protocol}"
+        ));
+        line(&format!("redirected all the same: {redirected} packets"));
+        steering.flows.iter().take(FLOWS).for_each(|flow| line(&format!("  {flow}")));
+        steering.left_out.iter().for_each(|left_out| line(&format!("not steered: {left_out}")));
+    }
     text
 }
 
@@ -85,6 +100,14 @@ fn of_interface(interface: &Interface, colours: Colours) -> String {
         "send {}, receive {}, announce {}, unknown {}",
         policy.send, policy.receive, policy.announce, policy.unknown
     ));
+    if let Some(steering) = &interface.steering {
+        let sources = match steering.sources.as_slice() {
+            [] => "no source".to_owned(),
+            several if several.len() > SOURCES => format!("{} rules", several.len()),
+            several => several.join(", "),
+        };
+        line(&format!("table {} with {} routes, for {sources}", steering.table, steering.routes));
+    }
     if interface.owned.is_empty() {
         line("owns no address of its own");
     }

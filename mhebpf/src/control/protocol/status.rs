@@ -38,6 +38,8 @@ pub struct Status {
     pub addresses: usize,
     /// How many next hops they have, of all owners.
     pub next_hops: usize,
+    /// The policy routing that is kept (`--steer rules`); `null` without.
+    pub steering: Option<Steering>,
     /// The enforced interfaces, by ifindex.
     pub interfaces: Vec<Interface>,
     /// The addresses that every interface owns.
@@ -64,6 +66,38 @@ pub struct Resynchronisations {
     pub failures: u64,
 }
 
+/// The policy routing that is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Steering {
+    /// How many rules there are.
+    pub rules: usize,
+    /// Their priority.
+    pub priority: u32,
+    /// The routing protocol of rules and routes.
+    pub protocol: u8,
+    /// How many tables there are.
+    pub tables: usize,
+    /// How many routes they have.
+    pub routes: usize,
+    /// How many packets had to be redirected all the same, since the programs were loaded.
+    pub redirected: u64,
+    /// The flows of those that were sampled, the most frequent ones first.
+    pub flows: Vec<String>,
+    /// What is not steered, and why.
+    pub left_out: Vec<String>,
+}
+
+/// The policy routing of one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceSteering {
+    /// Its table.
+    pub table: u32,
+    /// How many routes that has.
+    pub routes: usize,
+    /// The sources that rules lead there.
+    pub sources: Vec<String>,
+}
+
 /// An enforced interface.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interface {
@@ -86,6 +120,8 @@ pub struct Interface {
     pub egress_chain: Option<Chain>,
     /// What is enforced.
     pub policy: Policy,
+    /// Its policy routing; `null` where there is none.
+    pub steering: Option<InterfaceSteering>,
     /// The addresses that it owns besides the host-wide ones, and why.
     pub owned: Vec<Owned>,
     /// What was counted.

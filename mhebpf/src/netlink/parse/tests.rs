@@ -30,7 +30,7 @@ fn gateway(text: &str) -> RouteAttribute {
 fn unicast(message: &RouteMessage) -> Option<Route> {
     match route(message, &domains())? {
         AnyRoute::Unicast(route) | AnyRoute::Both(route, _) => Some(route),
-        AnyRoute::Local(_) | AnyRoute::Other(_) => None,
+        AnyRoute::Local(_) | AnyRoute::Other(_) | AnyRoute::Placed(_) => None,
     }
 }
 

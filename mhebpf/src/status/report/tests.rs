@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     console::WIDTH,
-    control::protocol::{Former, LeftOut, Policy, Resynchronisations},
+    control::protocol::{Former, InterfaceSteering, LeftOut, Policy, Resynchronisations},
     status::rates,
 };
 
@@ -26,6 +26,11 @@ fn status() -> Status {
         ingress_chain: Some(Chain { place: 1, programs: 1 }),
         egress_chain: Some(Chain { place: 1, programs: 2 }),
         policy: Policy { send, receive, announce, unknown },
+        steering: Some(InterfaceSteering {
+            table: 280_080_002,
+            routes: 2,
+            sources: vec!["192.168.0.100/32".to_owned()],
+        }),
         owned: vec![
             owned("192.168.0.100", Rule::Configured, "eth0"),
             owned("10.5.0.0/16", Rule::LocalRoute, "eth0"),
@@ -40,6 +45,7 @@ fn status() -> Status {
         up: false,
         vrf: Some("blue".to_owned()),
         hook: None,
+        steering: None,
         owned: Vec::new(),
         counters: Vec::new(),
         ..eth0.clone()
@@ -59,6 +65,18 @@ fn status() -> Status {
         resynchronisations: Resynchronisations { lost_events: 1, interrupted_dumps: 2, failures: 0 },
         addresses: 6,
         next_hops: 4,
+        steering: Some(Steering {
+            rules: 1,
+            priority: 28_008,
+            protocol: 208,
+            tables: 1,
+            routes: 2,
+            redirected: 7,
+            flows: vec![
+                "eth0 egress ipv4 192.168.0.100 -> 192.168.7.255 udp 9 redirected to eth1".to_owned(),
+            ],
+            left_out: vec!["eth1: it is in the VRF blue, whose own rule comes first".to_owned()],
+        }),
         interfaces: vec![eth0, eth1],
         host_wide: vec![owned("203.0.113.9", Rule::HostWide, "lo")],
         left_out: vec![LeftOut {

@@ -1,0 +1,62 @@
+//! Policy routing, where it is asked for.
+
+use anyhow::Result;
+use tracing::error;
+
+use super::{Daemon, flows::Interest};
+use crate::{
+    model::{Host, Steering},
+    netlink::{Dumper, PlacedRoute},
+    steering::{self, Wanted},
+};
+
+/// How often policy routing is removed at a stop, until nothing is left.
+const STOPS: usize = 5;
+
+impl Daemon<'_> {
+    /// What is to become of policy routing.
+    pub(super) fn wants(&self) -> Wanted {
+        match (self.settings.steers(), self.settings.observes()) {
+            (true, false) => Wanted::Rules,
+            // Observing leaves everything as it is, but for what this run has done before.
+            (_, true) if !self.steerer.is_keeping() => Wanted::Untouched,
+            _ => Wanted::Nothing,
+        }
+    }
+
+    pub(super) fn steer(&mut self, host: &Host, placed: &[PlacedRoute], exact: bool) -> Result<()> {
+        let wants = self.wants();
+        if self.settings.steers() && self.settings.observes() && !self.steering_told {
+            let policy =
+                |ifindex: &u32| (*ifindex, self.settings.policy_if_enforced(&host.name_of(*ifindex)));
+            steering::announce(host, &Steering::new(host, &self.policies.keys().map(policy).collect()));
+            self.steering_told = true;
+        }
+        let policies = &self.policies;
+        self.steerer.keep(wants, host, || Steering::new(host, policies), placed, exact)
+    }
+
+    /// Removes the rules and tables of this run. What changes meanwhile can hide some of them, so it is looked again.
+    pub(super) fn stop_steering(&mut self, dumper: &mut Dumper) {
+        for _ in 0..STOPS {
+            if !self.steerer.is_keeping() {
+                return;
+            }
+            let removed = dumper.snapshot().and_then(|snapshot| {
+                self.steerer.remove_all(&snapshot.host, &snapshot.placed, snapshot.exact)
+            });
+            if let Err(error) = removed {
+                error!("removing the rules and routing tables of mhebpf: {error:#}");
+            }
+        }
+    }
+
+    pub(super) fn keep_flows(&mut self) {
+        let interest = match (self.settings.observes(), self.settings.steers()) {
+            (true, _) => Some(Interest::WouldChange),
+            (false, true) => Some(Interest::Redirected),
+            (false, false) => None,
+        };
+        self.watch.keep_flows(interest, &mut self.datapath.samples);
+    }
+}

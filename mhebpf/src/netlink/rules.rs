@@ -1,0 +1,200 @@
+//! Rules of policy routing: ours, and those that are in their place.
+
+use std::io;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Parseable as _};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::RouteProtocol,
+    rule::{RuleAction, RuleAttribute, RuleMessage},
+};
+
+use super::request::Requests;
+use crate::model::steering::{PRIORITY, PROTOCOL, SteeringRule};
+
+/// A rule with our priority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedRule {
+    /// The rule, if it says nothing else than ours do.
+    pub rule: Option<SteeringRule>,
+    /// Who added it (`FRA_PROTOCOL`).
+    pub protocol: u8,
+    message: RuleMessage,
+}
+
+/// The rules with our priority, and whether that is the whole truth: `false` if they changed meanwhile.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub(crate) fn placed(requests: &mut Requests) -> io::Result<(Vec<PlacedRule>, bool)> {
+    let mut rules = Vec::new();
+    let mut exact = true;
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RuleMessage::default();
+        request.header.family = family;
+        exact &= requests.send(RouteNetlinkMessage::GetRule(request), NLM_F_DUMP, |payload| {
+            // A kernel without this family answers for all others.
+            let message = RuleMessage::parse(payload).ok().filter(|m| m.header.family == family);
+            rules.extend(message.and_then(read));
+        })?;
+    }
+    Ok((rules, exact))
+}
+
+/// Adds a rule. One that is there already counts as added.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub(crate) fn add(requests: &mut Requests, rule: &SteeringRule) -> io::Result<()> {
+    let message = RouteNetlinkMessage::NewRule(message(rule));
+    let added = requests.send(message, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, |_| {});
+    unless(added.map(drop), libc::EEXIST)
+}
+
+/// Removes a rule. One that is not there any more counts as removed.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub(crate) fn remove(requests: &mut Requests, rule: &PlacedRule) -> io::Result<()> {
+    let removed = requests.send(RouteNetlinkMessage::DelRule(rule.message.clone()), NLM_F_ACK, |_| {});
+    unless(removed.map(drop), libc::ENOENT)
+}
+
+/// Takes one error for success.
+pub(super) fn unless(result: io::Result<()>, accepted: i32) -> io::Result<()> {
+    result.or_else(|error| if error.raw_os_error() == Some(accepted) { Ok(()) } else { Err(error) })
+}
+
+impl PlacedRule {
+    /// Whether it was added by mhebpf.
+    pub fn is_ours(&self) -> bool {
+        self.protocol == PROTOCOL
+    }
+
+    /// Names it for a message.
+    pub fn describe(&self) -> String {
+        let Self { protocol, message, rule } = self;
+        let end = format!("priority {PRIORITY} protocol {protocol}");
+        if let Some(rule) = rule {
+            return format!("from {} iif lo lookup {} {end}", rule.source, rule.table);
+        }
+        let source = source(message).map_or_else(|| "all".to_owned(), |source| source.to_string());
+        match message.header.action {
+            RuleAction::ToTable => format!("from {source} lookup {} {end}", table(message)),
+            other => format!("from {source} {other:?} {end}"),
+        }
+    }
+}
+
+fn message(rule: &SteeringRule) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = match rule.source {
+        IpNet::V4(_) => AddressFamily::Inet,
+        IpNet::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.src_len = rule.source.prefix_len();
+    message.header.action = RuleAction::ToTable;
+    message.attributes = vec![
+        RuleAttribute::Source(rule.source.addr()),
+        RuleAttribute::Iifname("lo".to_owned()),
+        RuleAttribute::Table(rule.table),
+        RuleAttribute::Priority(PRIORITY),
+        RuleAttribute::Protocol(RouteProtocol::from(PROTOCOL)),
+    ];
+    message
+}
+
+fn read(message: RuleMessage) -> Option<PlacedRule> {
+    let has = |wanted: &RuleAttribute| message.attributes.contains(wanted);
+    if !has(&RuleAttribute::Priority(PRIORITY)) {
+        return None;
+    }
+    let protocol = message.attributes.iter().find_map(|attribute| match attribute {
+        RuleAttribute::Protocol(protocol) => Some(u8::from(*protocol)),
+        _ => None,
+    });
+    let rule = source(&message).map(|source| SteeringRule { source, table: table(&message) });
+    let rule = rule.filter(|rule| is_plain(&message, rule));
+    Some(PlacedRule { rule, protocol: protocol.unwrap_or_default(), message })
+}
+
+/// Whether a message says what a rule of ours does and no more.
+fn is_plain(given: &RuleMessage, rule: &SteeringRule) -> bool {
+    let ours = message(rule);
+    let (header, expected) = (&given.header, &ours.header);
+    let says_nothing = |attribute: &&RuleAttribute| {
+        // Not to suppress any prefix length is dumped as -1.
+        matches!(attribute, RuleAttribute::SuppressPrefixLen(u32::MAX) | RuleAttribute::Protocol(_))
+    };
+    let given: Vec<&RuleAttribute> = given.attributes.iter().filter(|each| !says_nothing(each)).collect();
+    let all = ours.attributes.iter().filter(|each| !says_nothing(each));
+    header.src_len == expected.src_len
+        && header.action == expected.action
+        && (header.dst_len, header.tos) == (0, 0)
+        && header.flags.is_empty()
+        && given.len() == all.clone().count()
+        && { all }.all(|attribute| given.contains(&attribute))
+}
+
+fn table(message: &RuleMessage) -> u32 {
+    let table = message.attributes.iter().find_map(|attribute| match attribute {
+        RuleAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    table.unwrap_or(u32::from(message.header.table))
+}
+
+fn source(message: &RuleMessage) -> Option<IpNet> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        RuleAttribute::Source(source) => IpNet::new(*source, message.header.src_len).ok(),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::testing::net;
+
+    const RULE: SteeringRule = SteeringRule {
+        source: IpNet::V4(ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::LOCALHOST, 32)),
+        table: 7,
+    };
+
+    #[test]
+    fn a_rule_is_read_back_as_the_kernel_dumps_it() {
+        for source in ["192.168.0.101/32", "2001:db8::/64"] {
+            let rule = SteeringRule { source: net(source), table: 280_080_003 };
+            let mut dumped = message(&rule);
+            dumped.header.table = 252;
+            dumped.attributes.push(RuleAttribute::SuppressPrefixLen(u32::MAX));
+            let placed = read(dumped).expect("our priority");
+            assert_eq!((placed.rule, placed.is_ours()), (Some(rule), true));
+            assert_eq!(placed.describe(), rule.to_string());
+        }
+    }
+
+    #[test]
+    fn a_rule_that_says_more_is_not_taken_for_ours() {
+        let mut with_mark = message(&RULE);
+        with_mark.attributes.push(RuleAttribute::FwMark(1));
+        assert_eq!(read(with_mark).and_then(|placed| placed.rule), None);
+        let mut elsewhere = message(&RULE);
+        elsewhere.attributes.retain(|attribute| !matches!(attribute, RuleAttribute::Priority(_)));
+        assert_eq!(read(elsewhere), None);
+    }
+
+    #[test]
+    fn somebody_elses_rule_is_named() {
+        let mut theirs = RuleMessage::default();
+        theirs.header.action = RuleAction::ToTable;
+        theirs.attributes = vec![RuleAttribute::Priority(PRIORITY), RuleAttribute::Table(100)];
+        let placed = read(theirs).expect("our priority");
+        assert!(!placed.is_ours());
+        assert_eq!(placed.describe(), "from all lookup 100 priority 28008 protocol 0");
+    }
+}

@@ -1,0 +1,281 @@
+//! Keeping the rules and tables of [`crate::model::steering`] in the kernel.
+
+mod plan;
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use self::plan::Plan;
+use crate::{
+    model::{
+        Host, Steering,
+        steering::{LeftOut, MANY_RULES, PRIORITY, SteeringRule, Why, interface_of},
+    },
+    netlink::{PlacedRoute, PlacedRule, Requests, routes, rules},
+};
+
+/// How long rules that somebody has removed stay away, so that two who undo each other's work do not do so all day.
+const PUT_BACK: Duration = Duration::from_secs(5);
+
+/// What keeps them.
+pub struct Steerer {
+    requests: Requests,
+    /// What was last brought about.
+    kept: Steering,
+    /// There may be rules or routes of ours: left by an earlier run, or kept by this one.
+    may_be_there: bool,
+    /// Those that are there are this run's.
+    is_keeping: bool,
+    put_back: Option<Instant>,
+    /// Rules of others with our priority that were named.
+    named: HashSet<String>,
+    /// Rules were so many at the last look that a warning was due.
+    many: bool,
+}
+
+/// What is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Rules and tables.
+    Rules,
+    /// None, and those that are there are removed.
+    Nothing,
+    /// Nothing is to be changed at all.
+    Untouched,
+}
+
+impl Steerer {
+    /// Opens a socket in the namespace of this process.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn connect() -> Result<Self> {
+        let requests = Requests::open().context("opening a netlink socket for policy routing")?;
+        Ok(Self {
+            requests,
+            kept: Steering::default(),
+            may_be_there: true,
+            is_keeping: false,
+            put_back: None,
+            named: HashSet::new(),
+            many: false,
+        })
+    }
+
+    /// Whether there are rules or tables of this run.
+    pub fn is_keeping(&self) -> bool {
+        self.is_keeping
+    }
+
+    /// What is kept.
+    pub fn kept(&self) -> &Steering {
+        &self.kept
+    }
+
+    /// Refuses to begin where others use our priority or tables.
+    ///
+    /// # Errors
+    ///
+    /// When there is such a rule or route, or the kernel refuses to tell.
+    pub fn check_room(&mut self, placed: &[PlacedRoute]) -> Result<()> {
+        let (rules, _) = self.rules()?;
+        if let Some(rule) = rules.iter().find(|rule| !rule.is_ours()) {
+            bail!("{}", in_our_place(rule));
+        }
+        if let Some(route) = placed.iter().find(|route| !route.is_ours()) {
+            bail!(
+                "the route `{}` is somebody else's, and in the table that mhebpf keeps for the interface with index {}: \
+                 remove it, or run without --steer rules",
+                route.describe(),
+                interface_of(route.table).unwrap_or_default()
+            );
+        }
+        Ok(())
+    }
+
+    /// Brings the kernel in step: what is new is added before what is old is removed, and tables are filled before rules
+    /// lead there.
+    ///
+    /// `placed` are the routes in our tables as they were dumped with `host`, and `exact` says whether that was the host at
+    /// one moment.
+    ///
+    /// # Errors
+    ///
+    /// The first failure, after all the rest was done.
+    pub fn keep(
+        &mut self,
+        wanted: Wanted,
+        host: &Host,
+        steering: impl FnOnce() -> Steering,
+        placed: &[PlacedRoute],
+        exact: bool,
+    ) -> Result<()> {
+        let mut steering = match wanted {
+            Wanted::Rules => steering(),
+            Wanted::Nothing if self.may_be_there => Steering::default(),
+            Wanted::Nothing | Wanted::Untouched => return Ok(()),
+        };
+        let (rules, rules_exact) = self.rules()?;
+        self.name_others(&rules);
+        withdraw_where_others_are(&mut steering, placed);
+        let left_alone = self.removed_by_others(&steering, &rules, exact && rules_exact);
+        let plan = Plan::new(&steering, &left_alone, placed, &rules);
+        if !self.is_keeping && plan.removes() {
+            info!("policy routing that an earlier run has left: {}", plan.describe());
+        } else if !plan.is_empty() {
+            debug!("policy routing: {}", plan.describe());
+        }
+        let done = self.carry_out(host, &plan);
+        self.tell(host, &steering);
+        self.is_keeping = wanted == Wanted::Rules || done.is_err();
+        self.may_be_there = self.is_keeping || !exact;
+        self.kept = steering;
+        done?;
+        if !left_alone.is_empty() {
+            bail!("{} rules were removed again by somebody else at once", left_alone.len());
+        }
+        Ok(())
+    }
+
+    /// Removes everything.
+    ///
+    /// # Errors
+    ///
+    /// The first failure, after all the rest was done.
+    pub fn remove_all(&mut self, host: &Host, placed: &[PlacedRoute], exact: bool) -> Result<()> {
+        let removed = self.keep(Wanted::Nothing, host, Steering::default, placed, exact);
+        self.is_keeping = self.may_be_there;
+        removed
+    }
+
+    fn rules(&mut self) -> Result<(Vec<PlacedRule>, bool)> {
+        rules::placed(&mut self.requests).context("dumping the rules of policy routing")
+    }
+
+    fn carry_out(&mut self, host: &Host, plan: &Plan<'_>) -> Result<()> {
+        let requests = &mut self.requests;
+        let mut result = Ok(());
+        let mut note = |done: std::io::Result<()>, what: &dyn Fn() -> String| {
+            if let Err(error) = done {
+                debug!("{}: {error}", what());
+                if result.is_ok() {
+                    result = Err(error).with_context(what);
+                }
+            }
+        };
+        for (table, destination, route) in &plan.set_routes {
+            note(routes::set(requests, *table, *destination, route), &|| {
+                format!("adding the route `{}`", route.describe(host, destination, *table))
+            });
+        }
+        for rule in &plan.add_rules {
+            note(rules::add(requests, rule), &|| format!("adding the rule `{rule}`"));
+        }
+        for rule in &plan.remove_rules {
+            note(rules::remove(requests, rule), &|| format!("removing the rule `{}`", rule.describe()));
+        }
+        for route in &plan.remove_routes {
+            note(routes::remove(requests, route), &|| format!("removing the route `{}`", route.describe()));
+        }
+        result
+    }
+
+    /// Rules that somebody has removed since they were added, and which it is too early to put back.
+    fn removed_by_others(
+        &mut self,
+        steering: &Steering,
+        rules: &[PlacedRule],
+        exact: bool,
+    ) -> BTreeSet<SteeringRule> {
+        let there: HashSet<SteeringRule> = rules.iter().filter_map(|rule| rule.rule).collect();
+        let gone = self.kept.rules.intersection(&steering.rules).filter(|rule| !there.contains(rule));
+        let gone: BTreeSet<SteeringRule> = gone.copied().collect();
+        let Some(first) = gone.first().filter(|_| exact) else { return BTreeSet::new() };
+        let now = Instant::now();
+        if self.put_back.is_some_and(|last| now - last < PUT_BACK) {
+            return gone;
+        }
+        self.put_back = Some(now);
+        warn!(
+            "somebody has removed {} of mhebpf's rules, such as `{first}`: putting them back. systemd-networkd does so \
+             unless networkd.conf says ManageForeignRoutingPolicyRules=no",
+            gone.len()
+        );
+        BTreeSet::new()
+    }
+
+    fn name_others(&mut self, rules: &[PlacedRule]) {
+        let others: HashSet<String> = rules.iter().filter(|rule| !rule.is_ours()).map(in_our_place).collect();
+        for other in others.difference(&self.named) {
+            error!("{other}");
+        }
+        self.named = others;
+    }
+
+    /// Says what has changed and is worth a line.
+    fn tell(&mut self, host: &Host, steering: &Steering) {
+        tell_left_out(host, steering, &self.kept.left_out);
+        let many = steering.rules.len() > MANY_RULES;
+        if many && !self.many {
+            warn_of_many(steering);
+        }
+        self.many = many;
+    }
+}
+
+/// Says what would be kept, and changes nothing.
+pub fn announce(host: &Host, steering: &Steering) {
+    info!(
+        "nothing is changed: {} rules and {} tables with {} routes would be kept",
+        steering.rules.len(),
+        steering.tables.len(),
+        steering.routes()
+    );
+    tell_left_out(host, steering, &[]);
+    if steering.rules.len() > MANY_RULES {
+        warn_of_many(steering);
+    }
+}
+
+fn tell_left_out(host: &Host, steering: &Steering, told: &[LeftOut]) {
+    for left_out in steering.left_out.iter().filter(|each| !told.contains(each)) {
+        match left_out.why {
+            Why::TooManyRoutes | Why::TableInUse(_) => warn!("not steering {}", left_out.describe(host)),
+            _ => info!("not steering {}", left_out.describe(host)),
+        }
+    }
+}
+
+fn warn_of_many(steering: &Steering) {
+    warn!(
+        "{} rules of policy routing are many: the kernel tries them one after the other, which costs about 12 microseconds \
+         for each 1,000 and lookup. Addresses of one interface share a rule where they are next to each other in a subnet",
+        steering.rules.len()
+    );
+}
+
+fn in_our_place(rule: &PlacedRule) -> String {
+    format!(
+        "the rule `{}` is somebody else's, and mhebpf's rules have the priority {PRIORITY} too: give it another one, or run \
+         without --steer rules",
+        rule.describe()
+    )
+}
+
+/// Tables that somebody else has routes in are left alone, and with them the interfaces that they were for.
+fn withdraw_where_others_are(steering: &mut Steering, placed: &[PlacedRoute]) {
+    for route in placed.iter().filter(|route| !route.is_ours()) {
+        if steering.tables.contains_key(&route.table)
+            && let Some(ifindex) = interface_of(route.table)
+        {
+            steering.withdraw(ifindex, Why::TableInUse(route.describe()));
+        }
+    }
+}
