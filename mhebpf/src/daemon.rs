@@ -320,8 +320,12 @@ impl Daemon<'_> {
             host.routes.len(),
             started.elapsed()
         );
-        written.and(attached).and(steered)?;
-        Ok(if exact { Outcome::InStep } else { Outcome::Behind })
+        let later = written.and(attached).and(steered)?;
+        Ok(match later {
+            _ if !exact => Outcome::Behind,
+            Some(at) => Outcome::Later(at),
+            None => Outcome::InStep,
+        })
     }
 
     fn let_go(&mut self, host: &Host, enforced: &BTreeSet<u32>) {

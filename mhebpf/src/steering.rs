@@ -104,7 +104,7 @@ impl Steerer {
     /// lead there.
     ///
     /// `placed` are the routes in our tables as they were dumped with `host`, and `exact` says whether that was the host at
-    /// one moment.
+    /// one moment. The answer is when to look again, where there is something that is not to be done at once.
     ///
     /// # Errors
     ///
@@ -116,21 +116,36 @@ impl Steerer {
         steering: impl FnOnce() -> Steering,
         placed: &[PlacedRoute],
         exact: bool,
-    ) -> Result<()> {
+    ) -> Result<Option<Instant>> {
         let mut steering = match wanted {
             Wanted::Rules => steering(),
             Wanted::Nothing if self.may_be_there => Steering::default(),
-            Wanted::Nothing | Wanted::Untouched => return Ok(()),
+            Wanted::Nothing | Wanted::Untouched => return Ok(None),
         };
-        let (rules, rules_exact) = self.rules()?;
+        let (rules, rules_exact) = match self.rules() {
+            // A kernel without policy routing has nothing to be removed either.
+            Err(error) if wanted == Wanted::Nothing && !self.is_keeping => {
+                debug!("{error:#}");
+                (Vec::new(), true)
+            }
+            rules => rules?,
+        };
         self.name_others(&rules);
         withdraw_where_others_are(&mut steering, placed);
-        let left_alone = self.removed_by_others(&steering, &rules, exact && rules_exact);
+        let left_alone = self.removed_by_others(&steering, &rules, rules_exact);
         let plan = Plan::new(&steering, &left_alone, placed, &rules);
         if !self.is_keeping && plan.removes() {
             info!("policy routing that an earlier run has left: {}", plan.describe());
         } else if !plan.is_empty() {
             debug!("policy routing: {}", plan.describe());
+        }
+        if wanted == Wanted::Rules && !self.is_keeping {
+            info!(
+                "steering by {} rules and {} tables with {} routes",
+                steering.rules.len(),
+                steering.tables.len(),
+                steering.routes()
+            );
         }
         let done = self.carry_out(host, &plan);
         self.tell(host, &steering);
@@ -138,10 +153,7 @@ impl Steerer {
         self.may_be_there = self.is_keeping || !exact;
         self.kept = steering;
         done?;
-        if !left_alone.is_empty() {
-            bail!("{} rules were removed again by somebody else at once", left_alone.len());
-        }
-        Ok(())
+        Ok(self.put_back.filter(|_| !left_alone.is_empty()).map(|last| last + PUT_BACK))
     }
 
     /// Removes everything.
@@ -152,7 +164,7 @@ impl Steerer {
     pub fn remove_all(&mut self, host: &Host, placed: &[PlacedRoute], exact: bool) -> Result<()> {
         let removed = self.keep(Wanted::Nothing, host, Steering::default, placed, exact);
         self.is_keeping = self.may_be_there;
-        removed
+        removed.map(drop)
     }
 
     fn rules(&mut self) -> Result<(Vec<PlacedRule>, bool)> {

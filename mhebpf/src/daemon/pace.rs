@@ -16,6 +16,8 @@ pub(super) enum Outcome {
     InStep,
     /// The host changed all the while: once more, soon.
     Behind,
+    /// Something is to be done then.
+    Later(Instant),
 }
 
 /// When a synchronisation is tried again: after a failure, later each time.
@@ -29,7 +31,11 @@ impl Pace {
     pub(super) fn note(&mut self, result: Result<Outcome>) {
         let error = match result {
             Ok(outcome) => {
-                let retry_at = matches!(outcome, Outcome::Behind).then(Instant::now);
+                let retry_at = match outcome {
+                    Outcome::InStep => None,
+                    Outcome::Behind => Some(Instant::now()),
+                    Outcome::Later(at) => Some(at),
+                };
                 *self = Self { failures: 0, retry_at };
                 return;
             }

@@ -1,6 +1,7 @@
 //! Policy routing, where it is asked for.
 
 use anyhow::Result;
+use tokio::time::Instant;
 use tracing::error;
 
 use super::{Daemon, flows::Interest};
@@ -24,7 +25,12 @@ impl Daemon<'_> {
         }
     }
 
-    pub(super) fn steer(&mut self, host: &Host, placed: &[PlacedRoute], exact: bool) -> Result<()> {
+    pub(super) fn steer(
+        &mut self,
+        host: &Host,
+        placed: &[PlacedRoute],
+        exact: bool,
+    ) -> Result<Option<Instant>> {
         let wants = self.wants();
         if self.settings.steers() && self.settings.observes() && !self.steering_told {
             let policy =
