@@ -16,6 +16,9 @@ use crate::model::{
 /// The routes of one owner, or why it has none.
 type Routes = Result<BTreeMap<IpNet, SteeringRoute>, Why>;
 
+/// The next hops of one owner by prefix: the route that gives it, and the hop.
+type OwnNextHops<'a> = BTreeMap<IpNet, (&'a Route, &'a Hop)>;
+
 /// What the table main says of a prefix.
 #[derive(Clone, Copy)]
 enum InMain<'a> {
@@ -58,12 +61,35 @@ pub(super) fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> BTreeMap<u32, Ro
     let mut routes: Vec<&Route> = host.routes.iter().filter(|route| route.table == MAIN_TABLE).collect();
     next_hops::sort_by_preference(&mut routes);
     let main = table_main(host, &routes, &owners);
-    let mut next_hops: HashMap<(u32, IpNet), (&Route, &Hop)> = HashMap::new();
+    let mut next_hops: HashMap<u32, OwnNextHops<'_>> = HashMap::new();
     next_hops::for_each(&routes, &owners, |owner, route, hop| {
-        next_hops.entry((owner, route.destination)).or_insert((route, hop));
+        next_hops.entry(owner).or_default().entry(route.destination).or_insert((route, hop));
     });
-    let table = |owner: &u32| (*owner, Table { host, owner: *owner, next_hops: &next_hops }.fill(&main));
+    let exceptions = exceptions(&main);
+    let table = |owner: &u32| {
+        let next_hops = next_hops.remove(owner).unwrap_or_default();
+        (*owner, Table { host, owner: *owner, next_hops }.fill(&main, &exceptions))
+    };
     owners.iter().map(table).collect()
+}
+
+/// Prefixes that an owner's table may have to name though the owner has no next hop of its own there, in order: those for
+/// which the kernel's route stands for some, and those inside them. What is left is as the next hops are: so the work for
+/// many interfaces grows with what each of them has.
+fn exceptions(main: &BTreeMap<IpNet, InMain<'_>>) -> Vec<IpNet> {
+    let mut around: Vec<IpNet> = Vec::new();
+    let mut exceptions = Vec::new();
+    for (prefix, in_main) in main {
+        while around.last().is_some_and(|outer| !outer.contains(prefix)) {
+            around.pop();
+        }
+        let stands = !matches!(in_main, InMain::Best { enforced: true, .. });
+        if stands || !around.is_empty() {
+            exceptions.push(*prefix);
+            around.push(*prefix);
+        }
+    }
+    exceptions
 }
 
 /// By prefix, shorter ones before those inside them. `routes` are sorted by preference.
@@ -116,7 +142,7 @@ fn devices(route: &Route) -> impl Iterator<Item = u32> {
 struct Table<'a> {
     host: &'a Host,
     owner: u32,
-    next_hops: &'a HashMap<(u32, IpNet), (&'a Route, &'a Hop)>,
+    next_hops: OwnNextHops<'a>,
 }
 
 /// A prefix around others.
@@ -129,15 +155,19 @@ struct Around<'a> {
 }
 
 impl<'a> Table<'a> {
-    fn fill(&self, main: &BTreeMap<IpNet, InMain<'a>>) -> Routes {
+    fn fill(&self, main: &BTreeMap<IpNet, InMain<'a>>, exceptions: &[IpNet]) -> Routes {
+        let mut prefixes: Vec<&IpNet> = exceptions.iter().chain(self.next_hops.keys()).collect();
+        prefixes.sort();
+        prefixes.dedup();
         let mut table = BTreeMap::new();
         let mut around: Vec<Around<'_>> = Vec::new();
-        for (prefix, in_main) in main {
+        for prefix in prefixes {
+            let Some(in_main) = main.get(prefix) else { continue };
             while around.last().is_some_and(|outer| !outer.prefix.contains(prefix)) {
                 around.pop();
             }
             let (outer_hop, outer) = around.last().map_or((None, None), |o| (o.next_hop, o.says.as_ref()));
-            let next_hop = self.next_hops.get(&(self.owner, *prefix)).copied().or(outer_hop);
+            let next_hop = self.next_hops.get(prefix).copied().or(outer_hop);
             let wanted = match next_hop {
                 Some((route, hop)) if !in_main.stands_for(self.owner) => {
                     SteeringRoute::Through(self.way(route, hop))

@@ -6,7 +6,7 @@ use mhebpf_ebpf::{Announce, Receive, Send, Unknown};
 
 use super::*;
 use crate::model::{
-    Hop, Metrics, Route, Selector,
+    Hop, Metrics, Route, Selector, Steering,
     host::MAIN_TABLE,
     testing::{address, host, ip, link, net, port, stacked},
 };
@@ -77,27 +77,51 @@ fn processor_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// How long it takes to select the interfaces of a crowded host and to compute its tables, at best.
-fn work(n: u32) -> Duration {
+/// How long something takes for a crowded host whose uplinks are enforced, selecting them included, at best.
+fn work<T>(n: u32, compute: impl Fn(&Host, &BTreeMap<u32, Policy>) -> T, check: impl Fn(T)) -> Duration {
     let host = crowded(n);
     let once = || {
         let start = processor_time();
         let selection = Selector::Uplinks.select(&host);
         let policies = selection.enforced.iter().map(|ifindex| (*ifindex, POLICY)).collect();
-        let tables = Tables::new(&host, &policies);
+        let computed = compute(&host, &policies);
         let time = processor_time() - start;
-        let next_hops = n * (EACH + 3);
-        assert_eq!(tables.ipv4.next_hops.len(), next_hops as usize, "the host is what it is meant to be");
-        assert_eq!(tables.ipv4.owners.len(), (n * (EACH + 2 * WIDE)) as usize);
+        check(computed);
         time
     };
     (0..3).map(|_| once()).min().unwrap_or_default()
 }
 
-#[test]
-fn sixteen_times_the_host_is_about_sixteen_times_the_work() {
+/// Quadratic work would be up to 256 times as much. Caches and allocation cost large hosts more, but not twice.
+fn assert_in_proportion(work: impl Fn(u32) -> Duration) {
     let (small, large) = (work(64), work(1024));
     println!("64 interfaces: {small:?}; 1024: {large:?}");
-    // Quadratic work would be up to 256 times as much. Caches and allocation cost large hosts more, but not twice.
     assert!(large < small * 40, "{large:?} is more than 40 times {small:?}");
+}
+
+#[test]
+fn sixteen_times_the_host_is_about_sixteen_times_the_work() {
+    assert_in_proportion(|n| {
+        work(n, Tables::new, |tables| {
+            let next_hops = n * (EACH + 3);
+            assert_eq!(tables.ipv4.next_hops.len(), next_hops as usize, "the host is what it is meant to be");
+            assert_eq!(tables.ipv4.owners.len(), (n * (EACH + 2 * WIDE)) as usize);
+        })
+    });
+}
+
+#[test]
+fn and_for_steering_too() {
+    assert_in_proportion(|n| {
+        work(n, Steering::new, |steering| {
+            assert_eq!(steering.tables.len(), n as usize);
+            // The subnet that all share, their own, the default route, and a way to each far destination.
+            assert_eq!(steering.routes(), (n * (EACH + 3)) as usize);
+            assert_eq!(
+                steering.rules.len(),
+                n as usize,
+                "the addresses of an interface are next to each other"
+            );
+        })
+    });
 }
