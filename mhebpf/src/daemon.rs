@@ -153,7 +153,8 @@ impl Daemon<'_> {
         let mut pace = Pace::default();
         self.keep_flows();
         if self.wants() == Wanted::Rules {
-            self.steerer.check_room(&dumper.snapshot()?.placed)?;
+            let Snapshot { host, placed, .. } = dumper.snapshot()?;
+            self.steerer.check_room(&host, &placed)?;
         }
         match self.synchronise_and_note(dumper, events) {
             Err(error) if self.attachments.names().next().is_none() => return Err(error),

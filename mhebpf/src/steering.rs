@@ -84,18 +84,22 @@ impl Steerer {
     /// # Errors
     ///
     /// When there is such a rule or route, or the kernel refuses to tell.
-    pub fn check_room(&mut self, placed: &[PlacedRoute]) -> Result<()> {
+    pub fn check_room(&mut self, host: &Host, placed: &[PlacedRoute]) -> Result<()> {
         let (rules, _) = self.rules()?;
         if let Some(rule) = rules.iter().find(|rule| !rule.is_ours()) {
             bail!("{}", in_our_place(rule));
         }
-        if let Some(route) = placed.iter().find(|route| !route.is_ours()) {
-            bail!(
-                "the route `{}` is somebody else's, and in the table that mhebpf keeps for the interface with index {}: \
-                 remove it, or run without --steer rules",
-                route.describe(),
-                interface_of(route.table).unwrap_or_default()
-            );
+        for route in placed.iter().filter(|route| !route.is_ours()) {
+            if let Some(ifindex) =
+                interface_of(route.table).filter(|ifindex| host.links.contains_key(ifindex))
+            {
+                bail!(
+                    "the route `{}` is somebody else's, and in the table that mhebpf keeps for {}: remove it, or run \
+                     without --steer rules",
+                    route.describe(),
+                    host.name_of(ifindex)
+                );
+            }
         }
         Ok(())
     }
