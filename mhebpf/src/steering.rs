@@ -23,6 +23,9 @@ use crate::{
 /// How long rules that somebody has removed stay away, so that two who undo each other's work do not do so all day.
 const PUT_BACK: Duration = Duration::from_secs(5);
 
+/// How much of what is not steered is named at once.
+const TOLD_AT_ONCE: usize = 16;
+
 /// What keeps them.
 pub struct Steerer {
     requests: Requests,
@@ -261,11 +264,16 @@ pub fn announce(host: &Host, steering: &Steering) {
 }
 
 fn tell_left_out(host: &Host, steering: &Steering, told: &[LeftOut]) {
-    for left_out in steering.left_out.iter().filter(|each| !told.contains(each)) {
+    let told: HashSet<&LeftOut> = told.iter().collect();
+    let new: Vec<&LeftOut> = steering.left_out.iter().filter(|each| !told.contains(each)).collect();
+    for left_out in new.iter().take(TOLD_AT_ONCE) {
         match left_out.why {
             Why::TooManyRoutes | Why::TableInUse(_) => warn!("not steering {}", left_out.describe(host)),
             _ => info!("not steering {}", left_out.describe(host)),
         }
+    }
+    if let Some(more @ 1..) = new.len().checked_sub(TOLD_AT_ONCE) {
+        info!("not steering {more} more (mhebpf status -o json names them)");
     }
 }
 

@@ -194,6 +194,25 @@ fn what_no_rule_helps_is_redirected_and_told() -> Result<()> {
     lab.finish()
 }
 
+/// The prefix of a rule may hold other hosts' addresses, whose packets this one may forward.
+#[test]
+fn what_is_forwarded_is_not_steered() -> Result<()> {
+    let lab = lab()?;
+    let _container = lab.add_container()?;
+    for last in [0, 3] {
+        lab.add_address(1, std::net::Ipv4Addr::new(192, 168, 3, last))?;
+    }
+    let daemon = lab.mhebpf(&["--steer", "rules"])?;
+    let table = table(&lab, 1)?;
+    assert!(ours(&lab.host)?.iter().any(|line| line.contains("from 192.168.3.0/30 iif lo")));
+    let of = |source: &str| lab.host.ip(&format!("route get 203.0.113.1 from {source}"));
+    assert!(of("192.168.3.3")?.contains(&format!("dev eth1_int table {table}")), "{}", of("192.168.3.3")?);
+    let forwarded = of("192.168.3.1 iif c0")?;
+    assert!(forwarded.contains("dev eth0_int") && !forwarded.contains("table"), "{forwarded}");
+    daemon.stop()?;
+    lab.finish()
+}
+
 /// Where main leads through what is not enforced, or nowhere, it has the word.
 #[test]
 fn what_is_not_enforced_keeps_its_routes() -> Result<()> {

@@ -98,7 +98,7 @@ pub struct Way {
 }
 
 /// Something that is not steered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeftOut {
     /// What.
     pub what: Object,
@@ -107,7 +107,7 @@ pub struct LeftOut {
 }
 
 /// What is not steered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Object {
     /// All addresses of an interface.
     Interface(u32),
@@ -116,7 +116,7 @@ pub enum Object {
 }
 
 /// Why something is not steered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Why {
     /// The rule for VRFs comes first, and the table of the VRF is the one that counts.
     Vrf(u32),

@@ -16,6 +16,9 @@ pub(super) const ADDRESSES: usize = 32;
 /// How many flows that had to be redirected are shown.
 const FLOWS: usize = 5;
 
+/// How much of what is not steered is shown.
+const LEFT_OUT: usize = 8;
+
 /// How many sources of one interface's rules are shown.
 const SOURCES: usize = 4;
 
@@ -74,7 +77,14 @@ fn head(status: &Status, colours: Colours) -> String {
         ));
         line(&format!("redirected all the same: {redirected} packets"));
         steering.flows.iter().take(FLOWS).for_each(|flow| line(&format!("  {flow}")));
-        steering.left_out.iter().for_each(|left_out| line(&format!("not steered: {left_out}")));
+        steering
+            .left_out
+            .iter()
+            .take(LEFT_OUT)
+            .for_each(|left_out| line(&format!("not steered: {left_out}")));
+        if let Some(more @ 1..) = steering.left_out.len().checked_sub(LEFT_OUT) {
+            line(&format!("and {more} more (-o json shows all)"));
+        }
     }
     text
 }

@@ -1,7 +1,7 @@
 //! The table of each owner.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -66,9 +66,10 @@ pub(super) fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> BTreeMap<u32, Ro
         next_hops.entry(owner).or_default().entry(route.destination).or_insert((route, hop));
     });
     let exceptions = exceptions(&main);
+    let local: HashSet<IpAddr> = host.addresses.iter().map(|address| address.local).collect();
     let table = |owner: &u32| {
         let next_hops = next_hops.remove(owner).unwrap_or_default();
-        (*owner, Table { host, owner: *owner, next_hops }.fill(&main, &exceptions))
+        (*owner, Table { host, local: &local, owner: *owner, next_hops }.fill(&main, &exceptions))
     };
     owners.iter().map(table).collect()
 }
@@ -141,6 +142,7 @@ fn devices(route: &Route) -> impl Iterator<Item = u32> {
 /// The table of one owner.
 struct Table<'a> {
     host: &'a Host,
+    local: &'a HashSet<IpAddr>,
     owner: u32,
     next_hops: OwnNextHops<'a>,
 }
@@ -168,12 +170,9 @@ impl<'a> Table<'a> {
             }
             let (outer_hop, outer) = around.last().map_or((None, None), |o| (o.next_hop, o.says.as_ref()));
             let next_hop = self.next_hops.get(prefix).copied().or(outer_hop);
-            let wanted = match next_hop {
-                Some((route, hop)) if !in_main.stands_for(self.owner) => {
-                    SteeringRoute::Through(self.way(route, hop))
-                }
-                _ => SteeringRoute::Throw,
-            };
+            let next_hop_counts = next_hop.filter(|_| !in_main.stands_for(self.owner));
+            let way = next_hop_counts.and_then(|(route, hop)| self.way(route, hop));
+            let wanted = way.map_or(SteeringRoute::Throw, SteeringRoute::Through);
             let says = if says_the_same(outer, &wanted) {
                 outer.cloned()
             } else {
@@ -190,15 +189,20 @@ impl<'a> Table<'a> {
     }
 
     /// The way by a hop of `route`: if that is the owner's, by all of its hops.
-    fn way(&self, route: &Route, hop: &Hop) -> Way {
+    ///
+    /// `None` where the gateways are the host's own addresses, which the kernel refuses: a router's that has just become
+    /// this host's (VRRP), say.
+    fn way(&self, route: &Route, hop: &Hop) -> Option<Way> {
         let is_own = hop.ifindex == self.owner;
-        Way {
+        let mut gateways = if is_own { gateways(route, self.owner) } else { vec![hop.gateway] };
+        gateways.retain(|gateway| gateway.is_none_or(|gateway| !self.local.contains(&gateway)));
+        (!gateways.is_empty()).then(|| Way {
             ifindex: self.owner,
-            gateways: if is_own { gateways(route, self.owner) } else { vec![hop.gateway] },
+            gateways,
             on_link: false,
             metric: route.metric,
             metrics: if is_own { route.metrics.clone() } else { self.fitting(&route.metrics) },
-        }
+        })
     }
 
     /// The metrics of another interface's route, without what is too large for the owner.
