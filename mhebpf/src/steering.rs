@@ -154,11 +154,12 @@ impl Steerer {
                 steering.routes()
             );
         }
-        let done = self.carry_out(host, &plan);
+        let (failed, done) = self.carry_out(host, &plan);
         self.tell(host, &steering);
         self.is_keeping = wanted == Wanted::Rules || done.is_err();
         self.may_be_there = self.is_keeping || !exact;
         self.kept = steering;
+        self.kept.rules.retain(|rule| !failed.contains(rule));
         done?;
         Ok(self.put_back.filter(|_| !left_alone.is_empty()).map(|last| last + PUT_BACK))
     }
@@ -178,8 +179,10 @@ impl Steerer {
         rules::placed(&mut self.requests).context("dumping the rules of policy routing")
     }
 
-    fn carry_out(&mut self, host: &Host, plan: &Plan<'_>) -> Result<()> {
+    /// The rules that could not be added, and the first failure of all.
+    fn carry_out(&mut self, host: &Host, plan: &Plan<'_>) -> (BTreeSet<SteeringRule>, Result<()>) {
         let requests = &mut self.requests;
+        let mut failed = BTreeSet::new();
         let mut result = Ok(());
         let mut note = |done: std::io::Result<()>, what: &dyn Fn() -> String| {
             if let Err(error) = done {
@@ -195,7 +198,11 @@ impl Steerer {
             });
         }
         for rule in &plan.add_rules {
-            note(rules::add(requests, rule), &|| format!("adding the rule `{rule}`"));
+            let added = rules::add(requests, rule);
+            if added.is_err() {
+                failed.insert(*rule);
+            }
+            note(added, &|| format!("adding the rule `{rule}`"));
         }
         for rule in &plan.remove_rules {
             note(rules::remove(requests, rule), &|| format!("removing the rule `{}`", rule.describe()));
@@ -203,7 +210,7 @@ impl Steerer {
         for route in &plan.remove_routes {
             note(routes::remove(requests, route), &|| format!("removing the route `{}`", route.describe()));
         }
-        result
+        (failed, result)
     }
 
     /// Rules that somebody has removed since they were added, and which it is too early to put back.
