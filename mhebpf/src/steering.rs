@@ -137,7 +137,9 @@ impl Steerer {
             }
             rules => rules?,
         };
-        self.name_others(&rules);
+        if wanted == Wanted::Rules {
+            self.name_others(&rules);
+        }
         withdraw_where_others_are(&mut steering, placed);
         let left_alone = self.removed_by_others(&steering, &rules, rules_exact);
         let plan = Plan::new(&steering, &left_alone, placed, &rules);
@@ -157,7 +159,7 @@ impl Steerer {
         let (failed, done) = self.carry_out(host, &plan);
         self.tell(host, &steering);
         self.is_keeping = wanted == Wanted::Rules || done.is_err();
-        self.may_be_there = self.is_keeping || !exact;
+        self.may_be_there = self.is_keeping || !(exact && rules_exact);
         self.kept = steering;
         self.kept.rules.retain(|rule| !failed.contains(rule));
         done?;
