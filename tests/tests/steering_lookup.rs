@@ -18,7 +18,7 @@ use mhebpf::{
     steering::{Steerer, Wanted},
 };
 use mhebpf_ebpf::{Announce, Receive, Send, Unknown};
-use mhebpf_tests::{Family, NetNs};
+use mhebpf_tests::{Family, NetNs, PATIENCE, wait_until};
 
 /// How many hosts are tried out.
 const HOSTS: u64 = 40;
@@ -70,9 +70,10 @@ fn host(family: Family, random: &mut Random) -> String {
         let nodad = family.choose("", "nodad");
         let _ = writeln!(script, "address add {}/{length} dev e{link} {nodad}", address(family, n));
     }
-    for _ in 0..14 {
+    for n in 0..14 {
         let prefix = prefix(family, random);
-        let metric = 10 + random.below(3);
+        // Among IPv6 routes of equal metric the kernel chooses by what it knows of the neighbours, and that changes.
+        let metric = 10 + family.choose(random.below(3), random.below(3) * 100 + n);
         let mut hop = || {
             let gateway = address(family, random.below(ADDRESSES));
             let onlink = if random.below(3) == 0 { "onlink" } else { "" };
@@ -103,6 +104,10 @@ fn make(ns: &NetNs, peers: &NetNs, script: &str, family: Family) -> Result<()> {
     }
     ns.ip_batch(&links)?;
     peers.ip_batch(&(0..LINKS).map(|n| format!("link set p{n} up\n")).collect::<String>())?;
+    wait_until("the links to carry frames", PATIENCE, || {
+        let shown = ns.ip("-oneline link show type veth")?;
+        Ok((shown.matches(" state UP ").count() as u64 == LINKS).then_some(()))
+    })?;
     for line in script.lines() {
         // What the kernel does not take is not part of the host.
         let _ = ns.ip(&format!("{} {line}", family.choose("-4", "-6")));
@@ -174,9 +179,9 @@ fn try_out(family: Family) -> Result<Option<usize>> {
     let before = ask(&host, family)?;
     let mut steerer = Steerer::connect()?;
     let steering = match steer(&mut steerer, Wanted::Rules, &mut dumper) {
-        // The operator said that it is on-link, or said so before there was a better route to the gateway: IPv6 looks that up
-        // in main whatever the table is (`ip6_route_check_nh_onlink`, net/ipv6/route.c).
-        Err(error) if format!("{error:#}").contains(" onlink ") && family == Family::V6 => return Ok(None),
+        // The operator says that a broadcast address is a gateway, or said so before there was a better route to it, which
+        // IPv6 looks for in main whatever the table is (`ip6_route_check_nh_onlink`, net/ipv6/route.c).
+        Err(error) if format!("{error:#}").contains(" onlink ") => return Ok(None),
         steering => steering?,
     };
 
