@@ -18,6 +18,7 @@ use crate::{
             Steering, counters_by_interface,
         },
     },
+    datapath::Count,
     metrics::Durations,
     model::{
         Host, LinkKind, Stacking,
