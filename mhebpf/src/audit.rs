@@ -66,7 +66,15 @@ pub fn run(options: &AuditOptions) -> Result<Outcome> {
 }
 
 /// A pattern that matches nothing is most likely a mistake.
-fn check_selection(host: &Host, selector: &Selector, patterns: &[Pattern]) -> Result<(), UsageError> {
+///
+/// # Errors
+///
+/// When it is one, with the names that there are.
+pub(crate) fn check_selection(
+    host: &Host,
+    selector: &Selector,
+    patterns: &[Pattern],
+) -> Result<(), UsageError> {
     let selection = selector.select(host);
     if patterns.is_empty() || !selection.enforced.is_empty() {
         return Ok(());

@@ -5,6 +5,7 @@ mod documents;
 mod explain;
 mod format;
 mod monitor;
+mod routes;
 mod status;
 mod unload;
 
@@ -20,6 +21,7 @@ pub use self::{
     explain::{ArpKind, ExplainOptions, NdpKind},
     format::Format,
     monitor::MonitorOptions,
+    routes::{RoutesFormat, RoutesOptions},
     status::StatusOptions,
     unload::UnloadOptions,
 };
@@ -53,6 +55,8 @@ pub enum Command {
     Status(StatusOptions),
     /// Shows packets that do not simply pass, as it happens.
     Monitor(MonitorOptions),
+    /// Says which rules and tables of policy routing would have the kernel choose the owner by itself.
+    Routes(RoutesOptions),
     /// Takes off what `mhebpf run --pin` has left in force, and removes its maps.
     Unload(UnloadOptions),
     /// Prints the manual page of mhebpf, or of one of its commands.

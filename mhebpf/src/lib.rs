@@ -20,6 +20,7 @@ pub mod monitor;
 pub mod netlink;
 pub mod pins;
 pub mod preflight;
+pub mod routes;
 pub mod settings;
 pub mod status;
 pub mod steering;

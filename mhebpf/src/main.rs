@@ -7,7 +7,7 @@ use mhebpf::{
     audit,
     cli::{self, Cli, Command, LogFormat},
     config::Config,
-    daemon, explain, monitor, status, unload,
+    daemon, explain, monitor, routes, status, unload,
     usage::UsageError,
 };
 use tracing_subscriber::EnvFilter;
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Explain(options) => runtime.block_on(explain::run(&options)).map(|()| ExitCode::SUCCESS),
         Command::Status(options) => runtime.block_on(status::run(&options)).map(|()| ExitCode::SUCCESS),
         Command::Monitor(options) => runtime.block_on(monitor::run(&options)).map(|()| ExitCode::SUCCESS),
+        Command::Routes(options) => routes::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Unload(options) => runtime.block_on(unload::run(&options)).map(|()| ExitCode::SUCCESS),
         Command::Man { command } => cli::manual(command.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => cli::completions(shell).map(|()| ExitCode::SUCCESS),

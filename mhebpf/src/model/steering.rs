@@ -13,7 +13,7 @@ mod routes;
 mod sources;
 #[cfg(test)]
 mod tests;
-mod text;
+pub mod text;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{LeftOut, MOST_ROUTES, Object, PRIORITY, PROTOCOL, SteeringRoute, SteeringRule, Why};
+use super::{LeftOut, MOST_ROUTES, Object, PRIORITY, SteeringRoute, SteeringRule, Why};
 use crate::model::{Host, Metrics};
 
 /// The metrics that iproute2 shows as they are, by number (`RTAX_*`).
@@ -27,21 +27,21 @@ const PLAIN: [(u16, &str); 9] = [
 const CONGESTION_CONTROL: u16 = 16;
 
 impl fmt::Display for SteeringRule {
-    /// What follows `ip rule add`.
+    /// What follows `ip rule add`, but for the protocol.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { source, table } = self;
-        write!(f, "from {source} iif lo lookup {table} priority {PRIORITY} protocol {PROTOCOL}")
+        let (source, table) = (name(&self.source), self.table);
+        write!(f, "from {source} iif lo lookup {table} priority {PRIORITY}")
     }
 }
 
 impl SteeringRoute {
-    /// What follows `ip route add`, or `ip -6 route add`.
+    /// What follows `ip route add`, or `ip -6 route add`, but for the protocol.
     ///
     /// Metrics of connections for which iproute2 has units are not in it: times, features, and that of Fast Open.
     pub fn describe(&self, host: &Host, destination: &IpNet, table: u32) -> String {
-        let end = format!("table {table} protocol {PROTOCOL}");
+        let end = format!("table {table}");
         let way = match self {
-            Self::Throw => return format!("throw {destination} {end}"),
+            Self::Throw => return format!("throw {} {end}", name(destination)),
             Self::Through(way) => way,
         };
         let device = host.name_of(way.ifindex);
@@ -53,7 +53,7 @@ impl SteeringRoute {
             }
             (Some(gateway), _) => format!("via {gateway} dev {device}{onlink}"),
         };
-        let mut text = destination.to_string();
+        let mut text = name(destination);
         // Writing to a string does not fail.
         let mut add = |word: &str| _ = write!(text, " {word}");
         if let [gateway] = way.gateways.as_slice() {
@@ -70,6 +70,15 @@ impl SteeringRoute {
             way.gateways.iter().for_each(|gateway| add(&format!("nexthop {}", hop(gateway))));
         }
         text
+    }
+}
+
+/// A prefix as iproute2 shows it.
+pub fn name(net: &IpNet) -> String {
+    match net.prefix_len() {
+        0 => "default".to_owned(),
+        length if length == net.max_prefix_len() => net.addr().to_string(),
+        _ => net.to_string(),
     }
 }
 
@@ -93,10 +102,7 @@ impl LeftOut {
     pub fn describe(&self, host: &Host) -> String {
         let what = match self.what {
             Object::Interface(ifindex) => host.name_of(ifindex),
-            Object::Source(source) if source.prefix_len() == source.max_prefix_len() => {
-                source.addr().to_string()
-            }
-            Object::Source(source) => source.to_string(),
+            Object::Source(source) => name(&source),
         };
         let why = match &self.why {
             Why::Vrf(vrf) => format!("it is in the VRF {}, whose own rule comes first", host.name_of(*vrf)),
