@@ -38,7 +38,10 @@ fn leaves_by(host: &NetNs, words: &str) -> Result<String> {
 #[test]
 fn the_commands_have_the_kernel_choose_the_owner() -> Result<()> {
     let lab = lab()?;
-    for line in printed(&lab, &["routes", "-o", "ip", "--interface", "eth*"])?.lines().filter(|line| !line.starts_with('#')) {
+    for line in printed(&lab, &["routes", "-o", "ip", "--interface", "eth*"])?
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+    {
         lab.host.ip(line.strip_prefix("ip ").unwrap_or(line))?;
     }
     for family in Family::BOTH {

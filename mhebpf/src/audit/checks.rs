@@ -1,6 +1,7 @@
 //! From a snapshot to findings: pure functions, one for each kind of thing that can be found.
 
 mod arp;
+mod policy_routing;
 mod reach;
 mod sockets;
 mod surroundings;
@@ -33,7 +34,8 @@ pub fn findings(snapshot: &Snapshot) -> Vec<Finding> {
     findings.extend(reach::unreachable(&view));
     findings.extend(sockets::leave_elsewhere(&view));
     findings.extend(surroundings::mtu(&view, &subnets));
-    findings.extend(surroundings::rules(&view));
+    findings.extend(policy_routing::rules(&view));
+    findings.extend(policy_routing::networkd(&view));
     findings.extend(surroundings::linkdown(&view, &subnets));
     findings.extend(surroundings::localnet(&view));
     findings.extend(surroundings::programs(&view));

@@ -129,6 +129,14 @@ ids! {
     SharedSubnet = "shared-subnet",
     /// Rules of policy routing that look at the source.
     SourceRules = "source-rules",
+    /// Rules that do not look at the source, and which those of `--steer rules` come before.
+    ShadowedRules = "shadowed-rules",
+    /// Rules of others with the priority of those of `--steer rules`.
+    SteeringClash = "steering-clash",
+    /// Rules of `--steer rules` without a daemon that keeps them.
+    SteeringLeftBehind = "steering-left-behind",
+    /// systemd-networkd would remove the rules and routes of `--steer rules`.
+    NetworkdRemovesRules = "networkd-removes-rules",
     /// Routes stay in use when their interface loses its carrier.
     LinkdownRoutes = "linkdown-routes",
     /// Addresses of loopback may cross the wire.

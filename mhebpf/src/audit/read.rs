@@ -1,5 +1,6 @@
 //! Reading a snapshot: the edge where an audit asks the kernel. Nothing is changed.
 
+mod networkd;
 mod programs;
 mod rules;
 mod sockets;
@@ -44,6 +45,7 @@ pub fn complete(host: Host, selector: &Selector) -> Result<Snapshot> {
         Ok(rules) => snapshot.rules = rules,
         Err(error) => snapshot.miss("the rules of policy routing", &error),
     }
+    snapshot.networkd = networkd::read();
     let questions = ways::questions(&View::new(&snapshot));
     snapshot.ways = ways::ask(questions, &mut lookup);
     programs::read(&mut dumps, &mut snapshot);

@@ -40,6 +40,8 @@ pub struct Snapshot {
     pub sockets: Vec<Socket>,
     /// A daemon runs in this network namespace.
     pub daemon: bool,
+    /// systemd-networkd, where it runs.
+    pub networkd: Option<Networkd>,
     /// What could not be read.
     pub unread: Vec<Unread>,
 }
@@ -81,6 +83,17 @@ pub struct Rule {
     pub source: Option<IpNet>,
     /// The routing table that it leads to; 0 when it leads to none.
     pub table: u32,
+    /// Who made it (`FRA_PROTOCOL`); `None` where that is not said.
+    pub protocol: Option<u8>,
+}
+
+/// What systemd-networkd does to what it has not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Networkd {
+    /// It removes rules of policy routing (`ManageForeignRoutingPolicyRules=`).
+    pub removes_rules: bool,
+    /// It removes routes (`ManageForeignRoutes=`).
+    pub removes_routes: bool,
 }
 
 /// A program or filter that sees packets of an interface.

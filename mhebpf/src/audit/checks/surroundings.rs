@@ -1,17 +1,14 @@
-//! What else there is: MTUs, rules, sysctls, programs of others.
+//! What else there is: MTUs, sysctls, programs of others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
 use super::{list, objects};
-use crate::{
-    audit::{
-        finding::{Finding, Id, Kind, Severity},
-        snapshot::{Hook, Program, Rule, View},
-        sysctls::Sysctl,
-    },
-    model::host::MAIN_TABLE,
+use crate::audit::{
+    finding::{Finding, Id, Kind, Severity},
+    snapshot::{Hook, Program, View},
+    sysctls::Sysctl,
 };
 
 /// Different MTUs in one subnet.
@@ -44,41 +41,6 @@ pub(super) fn mtu(view: &View<'_>, subnets: &BTreeMap<(u32, IpNet), BTreeSet<u32
     findings
 }
 
-/// Source rules: they and mhebpf go together.
-pub(super) fn rules(view: &View<'_>) -> Vec<Finding> {
-    let rules: Vec<&Rule> = view.snapshot.rules.iter().filter(|rule| rule.source.is_some()).collect();
-    if rules.is_empty() {
-        return Vec::new();
-    }
-    let said: Vec<String> = rules.iter().map(|rule| text(rule)).collect();
-    let own_tables: BTreeSet<u32> =
-        rules.iter().map(|rule| rule.table).filter(|table| ![0, MAIN_TABLE].contains(table)).collect();
-    let aside = if own_tables.is_empty() {
-        ""
-    } else {
-        " Next hops for what is redirected come from the main table, or the VRF's: a gateway that only such a table \
-         knows is not used."
-    };
-    vec![Finding {
-        id: Id::SourceRules,
-        severity: Severity::Note,
-        objects: objects(Kind::Rule, &said),
-        summary: "rules of policy routing steer by source already".to_owned(),
-        consequence: format!(
-            "{}. Where the kernel chooses the owner by itself there is nothing to redirect, and mhebpf is the guarantee \
-             that nothing else leaves.{aside}",
-            list(&said)
-        ),
-        remedy: "None is needed: keep them, or remove them once mhebpf enforces.".to_owned(),
-    }]
-}
-
-/// A rule as `ip rule` writes it.
-pub(crate) fn text(rule: &Rule) -> String {
-    let source = rule.source.map_or_else(|| "all".to_owned(), |source| source.to_string());
-    format!("{}: from {source} lookup {}", rule.priority, rule.table)
-}
-
 /// Routes of interfaces that lose their carrier.
 pub(super) fn linkdown(view: &View<'_>, subnets: &BTreeMap<(u32, IpNet), BTreeSet<u32>>) -> Vec<Finding> {
     let sysctls = &view.snapshot.sysctls;
@@ -106,7 +68,9 @@ pub(super) fn linkdown(view: &View<'_>, subnets: &BTreeMap<(u32, IpNet), BTreeSe
              before mhebpf can redirect them.",
             list(&names)
         ),
-        remedy: "sysctl -w net.ipv4.conf.all.ignore_routes_with_linkdown=1".to_owned(),
+        remedy: "mhebpf run --steer rules, with which the kernel chooses the owner's route by itself. Or sysctl -w \
+                 net.ipv4.conf.all.ignore_routes_with_linkdown=1"
+            .to_owned(),
     }]
 }
 

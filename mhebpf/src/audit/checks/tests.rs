@@ -9,12 +9,13 @@ use super::findings;
 use crate::{
     audit::{
         finding::{Finding, Id, Kind, Severity},
-        snapshot::{Hook, Program, Rule, Snapshot, Socket, To, Way},
+        snapshot::{Hook, Networkd, Program, Rule, Snapshot, Socket, To, Way},
         sysctls::{Sysctl, Values},
     },
     model::{
         Address, Hop, Link, LinkKind, Metrics, Route,
         host::MAIN_TABLE,
+        steering::{PRIORITY, PROTOCOL},
         testing::{address, host, ip, link, net, stacked},
     },
     netlink::KernelRoute,
@@ -253,8 +254,8 @@ fn surroundings_are_noted() {
     snapshot.host.links.entry(3).and_modify(|link| link.mtu = 9000);
     let source = Some(net("10.0.0.3/32"));
     snapshot.rules = vec![
-        Rule { family: 4, priority: 50, source: None, table: 77 },
-        Rule { family: 4, priority: 100, source, table: 1000 },
+        Rule { family: 4, priority: 50, source: None, table: 77, protocol: None },
+        Rule { family: 4, priority: 100, source, table: 1000, protocol: Some(4) },
     ];
     let program = |hook, name: &str| Program { ifindex: 2, hook, name: name.to_owned(), id: Some(7) };
     snapshot.programs = vec![program(Hook::Xdp, "lb"), program(Hook::TcxEgress, "cil_to_netdev")];
@@ -262,7 +263,7 @@ fn surroundings_are_noted() {
 
     assert!(only(&snapshot, Id::MtuMismatch).consequence.starts_with("eth2 1500, eth3 9000."));
     let rules = only(&snapshot, Id::SourceRules);
-    assert_eq!(named(&rules, Kind::Rule), ["100: from 10.0.0.3/32 lookup 1000"]);
+    assert_eq!(named(&rules, Kind::Rule), ["100: from 10.0.0.3/32 lookup 1000 proto static"]);
     assert!(rules.consequence.contains("a gateway that only such a table knows is not used"), "{rules:?}");
     let programs = only(&snapshot, Id::ForeignProgram);
     assert_eq!(named(&programs, Kind::Program), ["XDP lb (id 7)", "TCX egress cil_to_netdev (id 7)"]);
@@ -307,4 +308,44 @@ fn only_what_concerns_an_interface_that_is_looked_at_is_found() {
     assert!(ids(&snapshot).contains(&Id::FirstRouteWins), "its own packets leave by another");
     snapshot.interfaces = BTreeSet::from([6]);
     assert_eq!(ids(&snapshot), [Id::WeakReceive], "others' addresses can be reached through it");
+}
+
+#[test]
+fn rules_are_told_apart_by_their_place_beside_ours() {
+    let mut snapshot = two();
+    let source = Some(net("10.0.0.3/32"));
+    let rule = |priority, source, protocol| Rule { family: 4, priority, source, table: 1000, protocol };
+    let found = |snapshot: &Snapshot, id| only(snapshot, id).consequence;
+
+    snapshot.rules = vec![rule(PRIORITY - 1, source, None)];
+    assert!(found(&snapshot, Id::SourceRules).contains("these are asked first"));
+    snapshot.rules = vec![rule(PRIORITY + 1, source, None)];
+    assert!(found(&snapshot, Id::SourceRules).contains("these are asked after them"));
+    snapshot.rules.push(rule(PRIORITY - 1, source, None));
+    assert!(found(&snapshot, Id::SourceRules).contains("the others decide no more"));
+
+    // As wg-quick makes them.
+    snapshot.rules = vec![rule(32764, None, None)];
+    assert!(found(&snapshot, Id::ShadowedRules).contains("does not take a VPN"));
+    snapshot.rules = vec![rule(1000, None, None)];
+    assert!(!ids(&snapshot).contains(&Id::ShadowedRules));
+
+    snapshot.rules = vec![rule(PRIORITY, source, Some(4))];
+    assert!(found(&snapshot, Id::SteeringClash).contains("refuses to start"));
+    assert!(!ids(&snapshot).contains(&Id::SourceRules));
+
+    snapshot.rules = vec![rule(PRIORITY, source, Some(PROTOCOL))];
+    assert_eq!(only(&snapshot, Id::SteeringLeftBehind).severity, Severity::Warning);
+    snapshot.daemon = true;
+    assert_eq!(ids(&snapshot).iter().filter(|id| **id == Id::SteeringLeftBehind).count(), 0);
+}
+
+#[test]
+fn what_keeps_networkd_from_removing_rules_is_said() {
+    let mut snapshot = two();
+    snapshot.networkd = Some(Networkd { removes_rules: true, removes_routes: true });
+    let remedy = only(&snapshot, Id::NetworkdRemovesRules).remedy;
+    assert!(remedy.ends_with("ManageForeignRoutingPolicyRules=no ManageForeignRoutes=no"), "{remedy}");
+    snapshot.networkd = Some(Networkd { removes_rules: false, removes_routes: false });
+    assert!(!ids(&snapshot).contains(&Id::NetworkdRemovesRules));
 }

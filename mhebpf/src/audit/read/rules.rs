@@ -37,11 +37,12 @@ pub(super) fn read(dumps: &mut Dumps) -> Result<Vec<Rule>> {
 
 fn rule(message: &RuleMessage, family: u8) -> Rule {
     let header = &message.header;
-    let mut rule = Rule { family, priority: 0, source: None, table: u32::from(header.table) };
+    let mut rule = Rule { family, priority: 0, source: None, table: u32::from(header.table), protocol: None };
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Priority(priority) => rule.priority = *priority,
             RuleAttribute::Table(table) => rule.table = *table,
+            RuleAttribute::Protocol(protocol) => rule.protocol = Some((*protocol).into()),
             RuleAttribute::Source(source) => rule.source = IpNet::new(*source, header.src_len).ok(),
             _ => {}
         }
@@ -54,6 +55,8 @@ fn rule(message: &RuleMessage, family: u8) -> Rule {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_route::route::RouteProtocol;
+
     use super::*;
     use crate::model::testing::{ip, net};
 
@@ -66,8 +69,10 @@ mod tests {
             RuleAttribute::Source(ip("10.1.0.0")),
             RuleAttribute::Table(1000),
             RuleAttribute::Priority(100),
+            RuleAttribute::Protocol(RouteProtocol::Static),
         ];
-        let expected = Rule { family: 4, priority: 100, source: Some(net("10.1.0.0/24")), table: 1000 };
+        let source = Some(net("10.1.0.0/24"));
+        let expected = Rule { family: 4, priority: 100, source, table: 1000, protocol: Some(4) };
         assert_eq!(rule(&message, 4), expected);
         message.header.action = RuleAction::Prohibit;
         assert_eq!(rule(&message, 4).table, 0);
