@@ -60,7 +60,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
         match Lab::new(variant, count) {
             Ok(lab) => labs.push(lab),
             // What is measured here is never missing.
-            Err(why) if variant == Variant::Mhebpf => return Err(why),
+            Err(why) if matches!(variant, Variant::Mhebpf | Variant::MhebpfSteering) => return Err(why),
             Err(why) => report.leave_out(format!("{}: {why:#}", variant.name(count))),
         }
     }
@@ -131,7 +131,7 @@ impl Comparison {
             Self::OwnWay => true,
             Self::OtherWay => variant.redirects().is_ok(),
             // Where nothing is redirected there is the difference of the two interfaces, which is none.
-            Self::BothWays => matches!(variant, Variant::Nothing | Variant::Mhebpf),
+            Self::BothWays => matches!(variant, Variant::Nothing | Variant::Mhebpf | Variant::MhebpfSteering),
         }
     }
 }

@@ -25,6 +25,8 @@ pub(crate) enum Variant {
     EmptyTcx,
     /// `mhebpf run`.
     Mhebpf,
+    /// `mhebpf run --steer rules`.
+    MhebpfSteering,
     /// Two rules of nftables that ask the routing table whose an address is.
     NftablesFib,
     /// Two rules of nftables with a set of interfaces and addresses.
@@ -46,6 +48,7 @@ pub(crate) struct Installed {
 pub(crate) fn all() -> Vec<(Variant, u32)> {
     let with_addresses = [
         Variant::Mhebpf,
+        Variant::MhebpfSteering,
         Variant::NftablesFib,
         Variant::NftablesSet,
         Variant::Iptables,
@@ -63,6 +66,7 @@ impl Variant {
             Self::Nothing => "nothing, once more",
             Self::EmptyTcx => "empty TCX program",
             Self::Mhebpf => "mhebpf",
+            Self::MhebpfSteering => "mhebpf, steering",
             Self::NftablesFib => "nftables fib",
             Self::NftablesSet => "nftables set",
             Self::Iptables => "iptables",
@@ -81,7 +85,9 @@ impl Variant {
     /// Whether a packet with the source of eth1 that is routed to eth0 gets out, or why not.
     pub(crate) const fn redirects(self) -> Result<(), &'static str> {
         match self {
-            Self::Nothing | Self::EmptyTcx | Self::Mhebpf | Self::PolicyRouting => Ok(()),
+            Self::Nothing | Self::EmptyTcx | Self::Mhebpf | Self::MhebpfSteering | Self::PolicyRouting => {
+                Ok(())
+            }
             Self::NftablesFib | Self::NftablesSet | Self::Iptables => {
                 Err("it can only drop what is routed to the wrong interface")
             }
@@ -91,7 +97,7 @@ impl Variant {
     /// The interface by which it gets out.
     pub(crate) const fn way_of_eth1(self) -> usize {
         match self {
-            Self::Mhebpf | Self::PolicyRouting => 1,
+            Self::Mhebpf | Self::MhebpfSteering | Self::PolicyRouting => 1,
             _ => 0,
         }
     }
@@ -113,8 +119,9 @@ impl Variant {
                 }
                 Ok(Installed { _programs: programs, ..Installed::default() })
             }
-            Self::Mhebpf => {
-                let daemon = Daemon::spawn(host, &["run", "--interface", "eth*"])?;
+            Self::Mhebpf | Self::MhebpfSteering => {
+                let steer = if self == Self::Mhebpf { "none" } else { "rules" };
+                let daemon = Daemon::spawn(host, &["run", "--interface", "eth*", "--steer", steer])?;
                 daemon.wait_ready()?;
                 Ok(Installed { _daemon: Some(daemon), ..Installed::default() })
             }
