@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use mhebpf_tests::{
-    Daemon, Lab, NetNs, PATIENCE,
+    BpfFileSystem, Daemon, Lab, NetNs, PATIENCE,
     features::{self, Feature},
     wait_until,
 };
@@ -228,6 +228,37 @@ fn counters_never_go_backwards_when_an_interface_leaves() -> Result<()> {
     lab.fence()?;
     assert_eq!(redirected(&lab)?, before + 1.0, "under the same name, one is added");
     daemon.stop()?;
+    lab.finish()
+}
+
+#[test]
+fn counters_that_are_pinned_go_on_in_the_next_daemon() -> Result<()> {
+    if !features::require(Feature::Tcx)? {
+        return Ok(());
+    }
+    let (lab, pins) = (Lab::builder().links(2).build()?, BpfFileSystem::mount()?);
+    let pinned = pins.directory("pins");
+    // Enforcement does not end with the daemon, so the lab's judge is not told of it.
+    let run = || -> Result<Daemon> {
+        let arguments = ["run", "--interface", "eth*_int", "--no-announce", "--metrics", ADDRESS, "--pin"];
+        let daemon = Daemon::spawn(&lab.host, &[&arguments[..], &[&pinned]].concat())?;
+        daemon.wait_ready()?;
+        Ok(daemon)
+    };
+    let redirected =
+        || -> Result<f64> { Ok(scrape(&lab.host)?.sum("mhebpf_packets_total", &[("reason", "redirected")])) };
+    let daemon = run()?;
+    lab.emit(0, lab.address(1))?;
+    lab.fence()?;
+    assert_eq!(redirected()?, 1.0);
+    daemon.stop()?;
+    lab.emit(0, lab.address(1))?;
+    lab.fence()?;
+    let daemon = run()?;
+    assert_eq!(redirected()?, 2.0, "what was counted meanwhile too");
+    daemon.stop()?;
+    let unload = Daemon::command(&lab.host)?.args(["unload", "--pin", &pinned]).output()?;
+    assert!(unload.status.success(), "{unload:?}");
     lab.finish()
 }
 
