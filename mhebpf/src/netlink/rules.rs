@@ -80,7 +80,7 @@ impl PlacedRule {
         let Self { protocol, message, rule } = self;
         let end = format!("priority {PRIORITY} protocol {protocol}");
         if let Some(rule) = rule {
-            return format!("from {} iif lo lookup {} {end}", rule.source, rule.table);
+            return format!("{rule} protocol {protocol}");
         }
         let source = source(message).map_or_else(|| "all".to_owned(), |source| source.to_string());
         match message.header.action {
@@ -174,7 +174,7 @@ mod tests {
             dumped.attributes.push(RuleAttribute::SuppressPrefixLen(u32::MAX));
             let placed = read(dumped).expect("our priority");
             assert_eq!((placed.rule, placed.is_ours()), (Some(rule), true));
-            assert_eq!(placed.describe(), rule.to_string());
+            assert_eq!(placed.describe(), format!("{rule} protocol {PROTOCOL}"));
         }
     }
 

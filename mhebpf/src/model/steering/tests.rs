@@ -49,7 +49,7 @@ fn rules(steering: &Steering) -> Vec<(String, u32)> {
 fn table(host: &Host, steering: &Steering, ifindex: u32) -> Vec<String> {
     let table = TABLE_BASE + ifindex;
     let routes = steering.tables.get(&table).into_iter().flatten();
-    let end = format!(" table {table} protocol {PROTOCOL}");
+    let end = format!(" table {table}");
     routes.map(|(to, route)| route.describe(host, to, table).replace(&end, "")).collect()
 }
 
@@ -65,8 +65,7 @@ fn each_owner_has_a_table_with_its_own_ways() {
     let expected = (2..=5).map(|n| (format!("192.168.0.{}/32", 98 + n), n)).collect::<Vec<_>>();
     assert_eq!(rules(&steering), expected);
     for n in 2..=5 {
-        let expected =
-            [format!("0.0.0.0/0 via 192.168.0.1 dev eth{n}"), format!("192.168.0.0/21 dev eth{n}")];
+        let expected = [format!("default via 192.168.0.1 dev eth{n}"), format!("192.168.0.0/21 dev eth{n}")];
         assert_eq!(table(&host, &steering, n), expected);
     }
     assert_eq!(steering.left_out, []);
@@ -82,7 +81,7 @@ fn what_is_not_enforced_keeps_its_routes() {
     host.other_routes = vec![other("10.9.0.0/16", 0), other("192.168.0.0/21", 100)];
     let steering = steer(&host);
     let expected = [
-        "0.0.0.0/0 via 192.168.0.1 dev eth3",
+        "default via 192.168.0.1 dev eth3",
         "throw 10.8.0.0/16",
         "10.8.1.0/24 via 192.168.0.9 dev eth3",
         "throw 10.9.0.0/16",
@@ -136,7 +135,7 @@ fn metrics_are_kept_unless_they_are_too_large_for_the_owner() {
     let all = metrics(1400, 1 << 2 | 1 << 11);
     assert_eq!((way(&host, 2), way(&host, 3)), (all.clone(), all.clone()));
     let told = &table(&host, &steer(&host), 2)[0];
-    assert_eq!(told, "0.0.0.0/0 via 192.168.0.1 dev eth2 mtu lock 1400 initcwnd lock 20");
+    assert_eq!(told, "default via 192.168.0.1 dev eth2 mtu lock 1400 initcwnd lock 20");
     host.links.entry(3).and_modify(|link| link.mtu = 1300);
     assert_eq!((way(&host, 2), way(&host, 3)), (all, metrics(0, 1 << 11)));
 }
@@ -148,9 +147,9 @@ fn only_the_owners_hops_of_a_multipath_route_are_its_own() {
     host.routes[4].hops = vec![hop(2, "192.168.0.1"), hop(2, "192.168.0.2"), hop(3, "192.168.0.3")];
     let steering = steer(&host);
     let default = |n| table(&host, &steering, n)[0].clone();
-    assert_eq!(default(2), "0.0.0.0/0 nexthop via 192.168.0.1 dev eth2 nexthop via 192.168.0.2 dev eth2");
-    assert_eq!(default(3), "0.0.0.0/0 via 192.168.0.3 dev eth3");
-    assert_eq!(default(4), "0.0.0.0/0 via 192.168.0.1 dev eth4");
+    assert_eq!(default(2), "default nexthop via 192.168.0.1 dev eth2 nexthop via 192.168.0.2 dev eth2");
+    assert_eq!(default(3), "default via 192.168.0.3 dev eth3");
+    assert_eq!(default(4), "default via 192.168.0.1 dev eth4");
 }
 
 #[test]
@@ -174,12 +173,12 @@ fn the_kernel_chooses_among_routers_of_one_link() {
     let steering = steer(&host);
     assert_eq!(table(&host, &steering, 2), ["2001:db8::/64 dev eth2 metric 256"]);
     // The others have the first of them.
-    assert_eq!(table(&host, &steering, 3)[0], "::/0 via fe80::1 dev eth3 metric 1024");
+    assert_eq!(table(&host, &steering, 3)[0], "default via fe80::1 dev eth3 metric 1024");
     // Each its own.
     host.routes.push(route("::/0", 1024, 3, Some("fe80::3")));
     let steering = steer(&host);
-    assert_eq!(table(&host, &steering, 2)[0], "::/0 via fe80::1 dev eth2 metric 1024");
-    assert_eq!(table(&host, &steering, 3)[0], "::/0 via fe80::3 dev eth3 metric 1024");
+    assert_eq!(table(&host, &steering, 2)[0], "default via fe80::1 dev eth2 metric 1024");
+    assert_eq!(table(&host, &steering, 3)[0], "default via fe80::3 dev eth3 metric 1024");
 }
 
 #[test]
