@@ -4,7 +4,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::{
     document::{Document, Interface},
-    finding::{Finding, Severity},
+    finding::{Finding, Id, Severity},
     sysctls::Sysctl,
 };
 use crate::console::{Colours, wrap};
@@ -102,13 +102,18 @@ fn verdict(document: &Document, colours: Colours) -> String {
     let counted =
         [number(counts.errors, "error"), number(counts.warnings, "warning"), number(counts.notes, "note")]
             .join(", ");
+    let is_enforced = document.findings.iter().any(|finding| finding.id == Id::DaemonRunning);
     let verdict = match (document.weak, counts.errors + counts.warnings) {
+        (true, _) if is_enforced => {
+            format!("But for mhebpf, which runs, this host is a weak end system: {counted}.")
+        }
         (true, _) => format!("This host is a weak end system: {counted}."),
         (false, 0) => format!("Nothing is wrong here: {counted}."),
         (false, _) => format!("The end system model does no harm here, but: {counted}."),
     };
     let mut text = wrap(&colours.paint(Style::new().bold(), &verdict), "", "");
     match &document.run {
+        _ if is_enforced => text += "What is enforced now:\n  mhebpf status\n",
         Some(run) => {
             text += "Try it first, for a minute and without changing anything:\n";
             text += &format!("  {run} --mode observe --for 60s\nThen:\n  {run}\n");
@@ -122,7 +127,7 @@ fn verdict(document: &Document, colours: Colours) -> String {
 mod tests {
     use super::*;
     use crate::audit::{
-        finding::{Id, Kind, Object},
+        finding::{Kind, Object},
         snapshot::{Snapshot, Unread},
     };
 
@@ -160,5 +165,14 @@ mod tests {
         assert!(plain.contains("TCX programs: not allowed"), "{plain}");
         assert!(plain.ends_with("Then:\n  mhebpf run --all\n"), "{plain}");
         assert!(plain.contains("This host is a weak end system: 1 error, 0 warnings, 1 note."), "{plain}");
+    }
+
+    #[test]
+    fn a_daemon_that_runs_is_not_recommended_again() {
+        let mut document = document();
+        document.findings[1].id = Id::DaemonRunning;
+        let plain = text(&document, Colours::Off);
+        assert!(plain.ends_with("What is enforced now:\n  mhebpf status\n"), "{plain}");
+        assert!(plain.contains("But for mhebpf, which runs, this host is a weak end system"), "{plain}");
     }
 }
