@@ -27,6 +27,23 @@ fn status(ns: &NetNs) -> Result<Value> {
 }
 
 #[test]
+fn what_is_kept_of_policy_routing_is_told_where_it_is_kept() -> Result<()> {
+    let lab = Lab::builder().links(2).build()?;
+    let daemon = start(&lab, &["--steer", "rules"])?;
+    let metrics = scrape(&lab.host)?;
+    // An address and a subnet on each of two interfaces.
+    assert_eq!(
+        (metrics.value("mhebpf_steering_rules")?, metrics.value("mhebpf_steering_routes")?),
+        (2.0, 2.0)
+    );
+    daemon.stop()?;
+    let daemon = start(&lab, &[])?;
+    assert_eq!(scrape(&lab.host)?.samples("mhebpf_steering_rules").count(), 0);
+    daemon.stop()?;
+    lab.finish()
+}
+
+#[test]
 fn the_counters_are_those_that_status_shows() -> Result<()> {
     let lab = Lab::builder().links(2).ipv6().build()?;
     let daemon = start(&lab, &[])?;

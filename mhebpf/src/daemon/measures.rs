@@ -36,6 +36,10 @@ impl Daemon<'_> {
             local_addresses: tables.local_addresses(),
             next_hops: tables.ipv4.next_hops.len() + tables.ipv6.next_hops.len(),
             maps: fills(tables, self.datapath.counters.entries(), &self.datapath.capacities),
+            steering: self.steerer.is_keeping().then(|| {
+                let kept = self.steerer.kept();
+                (kept.rules.len(), kept.routes())
+            }),
             synchronisations: history.synchronisations,
             failures: history.failures,
             interrupted_dumps: dumper.interrupted(),

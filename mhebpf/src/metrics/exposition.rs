@@ -37,6 +37,7 @@ impl Collector for Measures {
         self.encode_packets(&mut families)?;
         self.encode_interfaces(&mut families)?;
         self.encode_maps(&mut families)?;
+        self.encode_steering(&mut families)?;
         self.encode_synchronisations(&mut families)?;
         self.encode_process(&mut families)
     }
@@ -111,6 +112,21 @@ impl Measures {
             "mhebpf_map_capacity",
             "Entries that a BPF map has room for.",
             self.maps.iter().map(|fill| (map(fill), u64::from(fill.capacity))),
+        )
+    }
+
+    fn encode_steering(&self, families: &mut Families<'_>) -> fmt::Result {
+        families.gauge(
+            "mhebpf_steering_rules",
+            "Rules of policy routing that are kept for owned sources.",
+            None,
+            self.steering.map(|(rules, _)| rules),
+        )?;
+        families.gauge(
+            "mhebpf_steering_routes",
+            "Routes in the tables that those rules lead to.",
+            None,
+            self.steering.map(|(_, routes)| routes),
         )
     }
 
