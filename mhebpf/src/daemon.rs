@@ -2,6 +2,7 @@
 
 mod advice;
 mod answers;
+mod attaching;
 mod flows;
 mod judge;
 mod lasting;
@@ -13,13 +14,10 @@ mod signals;
 mod steer;
 mod watch;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result};
-use mhebpf_ebpf::{Announce, Send};
+use mhebpf_ebpf::Announce;
 use sd_notify::NotifyState;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use tracing::{debug, error, info, warn};
@@ -38,7 +36,7 @@ use crate::{
     datapath::{Attachments, Datapath},
     instance::Instance,
     metrics,
-    model::{Host, Policy, Selection, Selector, Tables},
+    model::{Policy, Selection, Selector, Tables},
     netlink::{Dumper, Events, Snapshot},
     preflight,
     settings::{Fixed, Settings},
@@ -327,72 +325,6 @@ impl Daemon<'_> {
             Some(at) => Outcome::Later(at),
             None => Outcome::InStep,
         })
-    }
-
-    fn let_go(&mut self, host: &Host, enforced: &BTreeSet<u32>) {
-        let attached: Vec<u32> = self.attachments.names().map(|(ifindex, _)| ifindex).collect();
-        let mut unwanted = Vec::new();
-        for ifindex in attached {
-            match host.links.get(&ifindex) {
-                None => self.attachments.forget(ifindex),
-                Some(link) => {
-                    self.attachments.rename(ifindex, &link.name);
-                    if !enforced.contains(&ifindex) {
-                        info!("letting go of {}", link.name);
-                        unwanted.push(ifindex);
-                    }
-                }
-            }
-        }
-        self.attachments.detach(&unwanted);
-    }
-
-    fn attach(&mut self, host: &Host, selection: &Selection) -> Result<()> {
-        let named = |ifindex: &u32| (*ifindex, host.name_of(*ifindex));
-        let (attached, new): (Vec<_>, Vec<_>) = selection
-            .enforced
-            .iter()
-            .map(named)
-            .partition(|(ifindex, _)| self.attachments.contains(*ifindex));
-        let results = self.attachments.attach(&mut self.datapath.programs, &new);
-        let mut result = Ok(());
-        for ((ifindex, name), attached) in new.iter().zip(results) {
-            match attached {
-                Ok(()) => {
-                    info!("enforcing on {name}");
-                    self.warn_of_reverse_path_filter(host, *ifindex);
-                }
-                Err(error) => result = Err(error.context(format!("enforcing on {name}"))),
-            }
-        }
-        self.names.extend(attached.into_iter().chain(new));
-        result
-    }
-
-    /// Answers to a redirected packet come back through the owner, while the route still points elsewhere.
-    fn warn_of_reverse_path_filter(&self, host: &Host, ifindex: u32) {
-        // With rules for the source, the kernel looks up the way back by them too.
-        if self.wants() != Wanted::Rules
-            && let Some(link) = host.links.get(&ifindex)
-            && link.strict_reverse_path
-            && self.policies.get(&ifindex).is_some_and(|policy| policy.send == Send::Redirect)
-        {
-            warn!(
-                "rp_filter is strict on {name}: the kernel will discard answers to redirected packets there; set \
-                 net.ipv4.conf.{name}.rp_filter to 2 (loose), which holds whatever net.ipv4.conf.all.rp_filter is",
-                name = link.name
-            );
-        }
-    }
-
-    fn log_selection(&mut self, host: &Host, selection: Selection) {
-        let before = self.selection.replace(selection);
-        let Some(now) = &self.selection else { return };
-        for (ifindex, reason) in &now.left_out {
-            if before.as_ref().is_none_or(|before| !before.left_out.contains_key(ifindex)) {
-                info!("leaving out {}: {reason}", host.name_of(*ifindex));
-            }
-        }
     }
 
     fn say_when_ready(&mut self) {

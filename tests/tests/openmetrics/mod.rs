@@ -49,21 +49,16 @@ impl Exposition {
 
     /// The sum of a name's samples that have all these labels.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let samples = self.families.iter().flat_map(|family| &family.samples);
-        let wanted = samples.filter(|sample| {
+        let wanted = self.samples(name).filter(|sample| {
             let has = |(key, value): &(&str, &str)| sample.labels.get(*key).is_some_and(|is| is == value);
-            sample.name == name && labels.iter().all(has)
+            labels.iter().all(has)
         });
         wanted.map(|sample| sample.value).sum()
     }
 
     /// The one sample of a name.
     pub(crate) fn value(&self, name: &str) -> Result<f64> {
-        let mut samples = self.families.iter().flat_map(|family| &family.samples);
-        samples
-            .find(|sample| sample.name == name)
-            .map(|sample| sample.value)
-            .with_context(|| format!("no {name}"))
+        self.samples(name).next().map(|sample| sample.value).with_context(|| format!("no {name}"))
     }
 
     /// All samples of a name.

@@ -1,0 +1,88 @@
+//! Which interfaces have the programs, and which have not.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use mhebpf_ebpf::Send;
+use tracing::{info, warn};
+
+use super::Daemon;
+use crate::{
+    model::{Host, Selection},
+    steering::Wanted,
+};
+
+impl Daemon<'_> {
+    /// Takes the programs off interfaces that are not selected any more.
+    pub(super) fn let_go(&mut self, host: &Host, enforced: &BTreeSet<u32>) {
+        let attached: Vec<u32> = self.attachments.names().map(|(ifindex, _)| ifindex).collect();
+        let mut unwanted = Vec::new();
+        for ifindex in attached {
+            match host.links.get(&ifindex) {
+                None => self.attachments.forget(ifindex),
+                Some(link) => {
+                    self.attachments.rename(ifindex, &link.name);
+                    if !enforced.contains(&ifindex) {
+                        info!("letting go of {}", link.name);
+                        unwanted.push(ifindex);
+                    }
+                }
+            }
+        }
+        self.attachments.detach(&unwanted);
+    }
+
+    /// Has programs on all selected interfaces, and remembers their names.
+    ///
+    /// # Errors
+    ///
+    /// The last failure, after all the rest was done.
+    pub(super) fn attach(&mut self, host: &Host, selection: &Selection) -> Result<()> {
+        let named = |ifindex: &u32| (*ifindex, host.name_of(*ifindex));
+        let (attached, new): (Vec<_>, Vec<_>) = selection
+            .enforced
+            .iter()
+            .map(named)
+            .partition(|(ifindex, _)| self.attachments.contains(*ifindex));
+        let results = self.attachments.attach(&mut self.datapath.programs, &new);
+        let mut result = Ok(());
+        for ((ifindex, name), attached) in new.iter().zip(results) {
+            match attached {
+                Ok(()) => {
+                    info!("enforcing on {name}");
+                    self.warn_of_reverse_path_filter(host, *ifindex);
+                }
+                Err(error) => result = Err(error.context(format!("enforcing on {name}"))),
+            }
+        }
+        self.names.extend(attached.into_iter().chain(new));
+        result
+    }
+
+    /// Answers to a redirected packet come back through the owner, while the route still points elsewhere.
+    fn warn_of_reverse_path_filter(&self, host: &Host, ifindex: u32) {
+        // With rules for the source, the kernel looks up the way back by them too.
+        if self.wants() != Wanted::Rules
+            && let Some(link) = host.links.get(&ifindex)
+            && link.strict_reverse_path
+            && self.policies.get(&ifindex).is_some_and(|policy| policy.send == Send::Redirect)
+        {
+            warn!(
+                "rp_filter is strict on {name}: the kernel will discard answers to redirected packets there; set \
+                 net.ipv4.conf.{name}.rp_filter to 2 (loose), which holds whatever net.ipv4.conf.all.rp_filter is",
+                name = link.name
+            );
+        }
+    }
+
+    /// Says which interfaces are left out that were not before.
+    pub(super) fn log_selection(&mut self, host: &Host, selection: Selection) {
+        let before = self.selection.replace(selection);
+        let Some(now) = &self.selection else { return };
+        for (ifindex, reason) in &now.left_out {
+            if before.as_ref().is_none_or(|before| !before.left_out.contains_key(ifindex)) {
+                info!("leaving out {}: {reason}", host.name_of(*ifindex));
+            }
+        }
+    }
+}
