@@ -68,6 +68,11 @@ pub fn print(text: &str) -> io::Result<()> {
     }
 }
 
+/// Says something on standard error, if that can be written: a terminal may be gone, and a disk full.
+pub fn say(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -32,8 +32,9 @@ use self::{
 use crate::{
     announce::Announcer,
     cli::RunOptions,
+    console,
     control::Control,
-    datapath::{Attachments, Datapath},
+    datapath::{Attachments, Count, Datapath},
     instance::Instance,
     metrics,
     model::{Policy, Selection, Selector, Tables},
@@ -65,6 +66,7 @@ pub async fn run(options: &RunOptions) -> Result<()> {
         return Err(UsageError::new(advice::no_selection(&dumper.snapshot()?.host)).into());
     };
     preflight::check()?;
+    preflight::raise_descriptor_limit();
     let instance = Instance::claim().await?;
     let fixed = Fixed::new(options, &config);
     let scrapes = match fixed.metrics {
@@ -83,6 +85,7 @@ pub async fn run(options: &RunOptions) -> Result<()> {
     if let Some(reports) = datapath.reports.take() {
         reports::follow(reports)?;
     }
+    let observed_before = observed(&datapath.counters.read()?);
     let mut daemon = Daemon {
         options,
         settings,
@@ -95,6 +98,7 @@ pub async fn run(options: &RunOptions) -> Result<()> {
         steerer: Steerer::connect()?,
         steering_told: false,
         datapath,
+        observed_before,
         history: History::begin(),
         totals: metrics::Totals::default(),
         selection: None,
@@ -131,6 +135,8 @@ struct Daemon<'a> {
     datapath: Datapath,
     watch: Watch,
     steerer: Steerer,
+    /// What was counted in observe mode by those whose counters go on.
+    observed_before: u64,
     /// What would be kept of policy routing was told, in observe mode.
     steering_told: bool,
     history: History,
@@ -347,18 +353,21 @@ impl Daemon<'_> {
     fn print_summary(&self) {
         match self.datapath.counters.read() {
             Ok(counts) => {
-                for line in summary::lines(&counts, &self.names) {
-                    eprintln!("{line}");
+                let mut lines = summary::lines(&counts, &self.names);
+                if let Some(flows) = self.watch.flows() {
+                    let is_safe = self.settings.observes() && observed(&counts) == self.observed_before;
+                    lines.extend(if is_safe { vec!["safe to enforce".to_owned()] } else { flows.lines() });
                 }
-                match self.watch.flows() {
-                    Some(_) if counts.is_empty() && self.settings.observes() => eprintln!("safe to enforce"),
-                    Some(flows) => flows.lines().iter().for_each(|line| eprintln!("{line}")),
-                    None => {}
-                }
+                lines.iter().for_each(|line| console::say(&format!("{line}\n")));
             }
             Err(error) => warn!("no summary: {error:#}"),
         }
     }
+}
+
+/// How many packets were left alone that would not be.
+fn observed(counts: &[Count]) -> u64 {
+    counts.iter().filter(|count| count.observed).map(|count| count.packets).sum()
 }
 
 /// Does nothing where no service manager listens.

@@ -91,7 +91,7 @@ async fn by_maps(options: &ExplainOptions, question: &Question) -> Option<Judged
         answer => answer.map(Some),
     };
     answer.unwrap_or_else(|error| {
-        eprintln!("note: {error:#}; this is computed from the host as it is now");
+        console::say(&format!("note: {error:#}; this is computed from the host as it is now\n"));
         None
     })
 }

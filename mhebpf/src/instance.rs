@@ -19,10 +19,20 @@ pub(crate) const NAME: &[u8] = b"mhebpf";
 pub struct Taken {
     /// Its process and user.
     pub holder: String,
+    /// It is of root, or of the user of this process. Any other user can have the name too.
+    pub is_trusted: bool,
 }
 
 impl fmt::Display for Taken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_trusted {
+            return write!(
+                f,
+                "{} holds the name of mhebpf in this network namespace (the abstract socket @mhebpf), and is not trusted: end \
+                 that process first",
+                self.holder
+            );
+        }
         write!(
             f,
             "another mhebpf ({}) is already running in this network namespace: stop it first, or let it enforce on these \
@@ -51,8 +61,9 @@ impl Instance {
         match UnixListener::bind_addr(&address) {
             Ok(socket) => Ok(Self { socket }),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let holder = holder(&address).await.unwrap_or_else(|_| "of an unknown process".to_owned());
-                Err(Taken { holder }.into())
+                // One that is gone again can be asked no more.
+                let unknown = Taken { holder: "of an unknown process".to_owned(), is_trusted: true };
+                Err(holder(&address).await.unwrap_or(unknown).into())
             }
             Err(error) => Err(error).context("claiming this network namespace"),
         }
@@ -69,10 +80,13 @@ impl Instance {
 }
 
 /// Names the process that has the socket. Any user can claim the name, so the user is named as well.
-async fn holder(address: &SocketAddr) -> io::Result<String> {
+async fn holder(address: &SocketAddr) -> io::Result<Taken> {
     let stream = UnixStream::connect_addr(address)?;
     stream.set_nonblocking(true)?;
     let holder = tokio::net::UnixStream::from_std(stream)?.peer_cred()?;
     let process = holder.pid().map_or_else(|| "process unknown".to_owned(), |pid| format!("process {pid}"));
-    Ok(format!("{process}, user {}", holder.uid()))
+    // SAFETY: no pointers are involved, and it never fails.
+    let own = unsafe { libc::geteuid() };
+    let is_trusted = [0, own].contains(&holder.uid());
+    Ok(Taken { holder: format!("{process}, user {}", holder.uid()), is_trusted })
 }

@@ -7,7 +7,7 @@ use mhebpf::{
     audit,
     cli::{self, Cli, Command, LogFormat},
     config::Config,
-    daemon, explain, monitor, routes, status, unload,
+    console, daemon, explain, monitor, routes, status, unload,
     usage::UsageError,
 };
 use tracing_subscriber::EnvFilter;
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: starting the runtime: {error}");
+            console::say(&format!("error: starting the runtime: {error}\n"));
             return ExitCode::FAILURE;
         }
     };
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     match result {
         Ok(status) => status,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            console::say(&format!("error: {error:#}\n"));
             if error.is::<UsageError>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
     }
@@ -66,6 +66,8 @@ fn start_logging(cli: &Cli) {
     let default = format!("warn,mhebpf={level},netlink_packet_route=error");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let subscriber = tracing_subscriber::fmt()
+        // A log that can't be written must not end what is enforced; the default is to say so with a macro that panics then.
+        .log_internal_errors(false)
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(

@@ -12,6 +12,7 @@ pub(crate) use self::report::flow;
 use self::{filter::Filter, packet::Packet, process::Processes, report::Tally};
 use crate::{
     cli::{Format, MonitorOptions},
+    console,
     console::Colours,
     control::{Answer, Request, client::Answers},
     stream,
@@ -58,13 +59,13 @@ pub async fn run(options: &MonitorOptions) -> Result<()> {
                 }
             }
             Some(Answer::Watching) => {
-                eprintln!("watching mhebpf{}: Ctrl-C ends it", answers.process());
+                console::say(&format!("watching mhebpf{}: Ctrl-C ends it\n", answers.process()));
                 continue;
             }
             // Of a later version.
             Some(_) => continue,
             None => {
-                eprint!("{}", tally.text());
+                console::say(&tally.text());
                 bail!("mhebpf{} has ended", answers.process());
             }
         };
@@ -72,6 +73,6 @@ pub async fn run(options: &MonitorOptions) -> Result<()> {
             break;
         }
     }
-    eprint!("{}", tally.text());
+    console::say(&tally.text());
     Ok(())
 }

@@ -25,6 +25,19 @@ pub fn check() -> Result<()> {
     check_capabilities(&status)
 }
 
+/// Allows this process as many open files as it may have: two are held for each interface. Where that fails, what there is has
+/// to do.
+pub fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointers are to a limit that lives through the calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
+
 fn kernel_release() -> Result<String> {
     // SAFETY: an all-zero `utsname` is a valid one.
     let mut name: libc::utsname = unsafe { std::mem::zeroed() };

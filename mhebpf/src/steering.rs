@@ -166,6 +166,16 @@ impl Steerer {
         Ok(self.put_back.filter(|_| !left_alone.is_empty()).map(|last| last + PUT_BACK))
     }
 
+    /// How many rules of mhebpf there are.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to tell.
+    pub fn leftovers(&mut self) -> Result<usize> {
+        let (rules, _) = self.rules()?;
+        Ok(rules.iter().filter(|rule| rule.is_ours()).count())
+    }
+
     /// Removes everything.
     ///
     /// # Errors

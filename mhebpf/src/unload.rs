@@ -7,7 +7,9 @@ use crate::{
     console,
     datapath::expedited,
     instance::{Instance, Taken},
+    netlink::{Dumper, Snapshot},
     pins::{self, Pins},
+    steering::Steerer,
 };
 
 /// Takes the pinned programs of this network namespace off its interfaces, and removes their maps.
@@ -18,14 +20,20 @@ use crate::{
 pub async fn run(options: &UnloadOptions) -> Result<()> {
     // No daemon can start meanwhile.
     let _instance = match Instance::claim().await {
-        Ok(instance) => instance,
+        Ok(instance) => Some(instance),
         Err(error) => match error.downcast_ref::<Taken>() {
-            Some(Taken { holder }) => bail!(
+            Some(Taken { holder, is_trusted: true }) => bail!(
                 "mhebpf ({holder}) is running in this network namespace, and would put everything back: stop it first"
             ),
+            // The lock of the directory keeps a daemon away as well.
+            Some(_) => {
+                console::say(&format!("note: {error:#}\n"));
+                None
+            }
             None => return Err(error),
         },
     };
+    let steered = remove_steering()?;
     let directory = pins::directory(options.pin.as_deref());
     let text = match Pins::find(&directory)? {
         None => format!("nothing of this network namespace is pinned in {}\n", directory.display()),
@@ -37,5 +45,18 @@ pub async fn run(options: &UnloadOptions) -> Result<()> {
             format!("took {links} programs off, and removed {}\n", found.display())
         }
     };
-    console::print(&text).context("printing what was done")
+    console::print(&(steered + &text)).context("printing what was done")
+}
+
+/// Removes policy routing that a killed daemon has left, and says so.
+fn remove_steering() -> Result<String> {
+    let Snapshot { host, placed, exact } = Dumper::connect()?.snapshot()?;
+    let mut steerer = Steerer::connect()?;
+    let rules = steerer.leftovers()?;
+    steerer.remove_all(&host, &placed, exact).context("removing policy routing that mhebpf has left")?;
+    Ok(if rules == 0 {
+        String::new()
+    } else {
+        format!("removed {rules} rules of policy routing, and their tables\n")
+    })
 }

@@ -24,9 +24,8 @@ impl Daemon<'_> {
     /// When the counters can't be read.
     pub(super) fn measures(&mut self, dumper: &Dumper, events: &Events) -> Result<Measures> {
         let counts = self.datapath.counters.read()?;
-        let names = &self.names;
-        let name = |ifindex| names.get(&ifindex).cloned().unwrap_or_else(|| format!("if{ifindex}"));
-        self.totals.add(&counts, name);
+        // What an earlier daemon has counted on interfaces that are gone has no name any more.
+        self.totals.add(&counts, |ifindex| self.names.get(&ifindex).cloned());
         let tables = self.datapath.maps.written();
         let history = &self.history;
         Ok(Measures {

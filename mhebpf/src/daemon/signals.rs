@@ -33,8 +33,9 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).context("handling SIGINT")?,
             terminate: signal(SignalKind::terminate()).context("handling SIGTERM")?,
+            // Before the signal is handled, which ends that.
+            had_terminal: has_terminal() && !ignores_hang_ups(),
             hang_up: signal(SignalKind::hangup()).context("handling SIGHUP")?,
-            had_terminal: has_terminal(),
             lost_terminal: false,
             deadline: run_for.map(|run_for| Instant::now() + run_for),
         })
@@ -68,6 +69,16 @@ impl Signals {
             () = time_is_up => info!("stopping: the time is up"),
         }
         Request::Stop
+    }
+}
+
+/// Whether this process was started to go on without its terminal (nohup).
+fn ignores_hang_ups() -> bool {
+    // SAFETY: an all-zero `sigaction` is a valid one, and is written to.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
     }
 }
 

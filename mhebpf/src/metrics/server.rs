@@ -16,8 +16,8 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc, oneshot},
-    time::{sleep, timeout},
+    sync::{Mutex, Semaphore, mpsc, oneshot},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
 
@@ -28,13 +28,16 @@ use crate::control::Question;
 const PATH: &str = "/metrics";
 
 /// How many clients are served at once. Others wait for their turn.
-const CLIENTS: usize = 16;
+const CLIENTS: usize = 64;
 
 /// How long a client may take to say what it wants.
-const REQUEST_TIME: Duration = Duration::from_secs(5);
+const REQUEST_TIME: Duration = Duration::from_secs(1);
 
 /// How long it may take in all. Prometheus gives up after 10 s by itself.
 const CLIENT_TIME: Duration = Duration::from_secs(15);
+
+/// How long the daemon is asked nothing after a question, so that many scrapes don't keep it from its work.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// How long a request's head may be, in bytes.
 const HEAD: usize = 16 * 1024;
@@ -75,11 +78,19 @@ impl Listener {
                 "whoever reaches {address} can read the metrics: nothing is encrypted, and nobody is asked who they are"
             );
         }
-        tokio::spawn(accept(listener, asks));
+        tokio::spawn(accept(listener, Source { asks, last: Mutex::new(None) }));
     }
 }
 
-async fn accept(listener: TcpListener, asks: mpsc::Sender<Question>) {
+/// Where the metrics come from.
+struct Source {
+    asks: mpsc::Sender<Question>,
+    /// The last answer, and when it was asked for.
+    last: Mutex<Option<(Instant, Bytes)>>,
+}
+
+async fn accept(listener: TcpListener, source: Source) {
+    let source = Arc::new(source);
     let clients = Arc::new(Semaphore::new(CLIENTS));
     // It is never closed.
     while let Ok(permit) = Arc::clone(&clients).acquire_owned().await {
@@ -92,10 +103,10 @@ async fn accept(listener: TcpListener, asks: mpsc::Sender<Question>) {
                 continue;
             }
         };
-        let asks = asks.clone();
+        let source = Arc::clone(&source);
         tokio::spawn(async move {
             let _permit = permit;
-            match timeout(CLIENT_TIME, serve(stream, asks)).await {
+            match timeout(CLIENT_TIME, serve(stream, source)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!("a scrape of the metrics: {error}"),
                 Err(_) => debug!("a scrape of the metrics took too long"),
@@ -104,14 +115,16 @@ async fn accept(listener: TcpListener, asks: mpsc::Sender<Question>) {
     }
 }
 
-async fn serve(stream: TcpStream, asks: mpsc::Sender<Question>) -> hyper::Result<()> {
+async fn serve(stream: TcpStream, source: Arc<Source>) -> hyper::Result<()> {
     let service = service_fn(|request: Request<Incoming>| {
-        let asks = asks.clone();
-        async move { Ok::<_, Infallible>(answer(&request, &asks).await) }
+        let source = Arc::clone(&source);
+        async move { Ok::<_, Infallible>(answer(&request, &source).await) }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_TIME)
+        // One who has said all that it wants to say may close its half.
+        .half_close(true)
         .max_buf_size(HEAD)
         // One who keeps a connection keeps a place.
         .keep_alive(false)
@@ -119,7 +132,7 @@ async fn serve(stream: TcpStream, asks: mpsc::Sender<Question>) -> hyper::Result
         .await
 }
 
-async fn answer(request: &Request<Incoming>, asks: &mpsc::Sender<Question>) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, source: &Source) -> Response<Full<Bytes>> {
     match (request.uri().path(), request.method()) {
         (PATH | "/", &Method::GET | &Method::HEAD) => {}
         (PATH | "/", _) => {
@@ -132,17 +145,31 @@ async fn answer(request: &Request<Incoming>, asks: &mpsc::Sender<Question>) -> R
     if request.uri().path() == "/" {
         return plain(StatusCode::OK, "mhebpf: the metrics are at /metrics\n");
     }
-    match metrics(asks).await {
+    match source.metrics().await {
         Ok(text) => response(StatusCode::OK, exposition::CONTENT_TYPE, text),
         Err(error) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}\n")),
     }
 }
 
-async fn metrics(asks: &mpsc::Sender<Question>) -> Result<String> {
-    let (sender, measures) = oneshot::channel();
-    asks.send(Question::Measures(sender)).await.context("mhebpf is stopping")?;
-    let measures = measures.await.context("mhebpf is stopping")??;
-    exposition::text(*measures).context("writing the metrics")
+impl Source {
+    /// The metrics of now: never older than the request. Those who wait for their turn share an answer.
+    async fn metrics(&self) -> Result<Bytes> {
+        let requested = Instant::now();
+        let mut last = self.last.lock().await;
+        if let Some((asked, text)) = last.as_ref() {
+            if *asked >= requested {
+                return Ok(text.clone());
+            }
+            sleep_until(*asked + PAUSE).await;
+        }
+        let asked = Instant::now();
+        let (sender, measures) = oneshot::channel();
+        self.asks.send(Question::Measures(sender)).await.context("mhebpf is stopping")?;
+        let measures = measures.await.context("mhebpf is stopping")??;
+        let text = Bytes::from(exposition::text(*measures).context("writing the metrics")?);
+        *last = Some((asked, text.clone()));
+        Ok(text)
+    }
 }
 
 fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -34,14 +34,15 @@ pub struct Totals {
 type Key = (u32, Direction, Family, Reason, bool);
 
 impl Totals {
-    /// Adds what was counted since the last time.
-    pub fn add(&mut self, counts: &[Count], name: impl Fn(u32) -> String) {
+    /// Adds what was counted since the last time on interfaces that have a name.
+    pub fn add(&mut self, counts: &[Count], name: impl Fn(u32) -> Option<String>) {
         for count in counts {
             let Count { ifindex, direction, family, reason, observed, packets } = *count;
+            let Some(interface) = name(ifindex) else { continue };
             let before = self.seen.insert((ifindex, direction, family, reason, observed), packets);
             let new = packets.saturating_sub(before.unwrap_or_default());
             if new != 0 {
-                let series = Series { interface: name(ifindex), direction, family, reason, observed };
+                let series = Series { interface, direction, family, reason, observed };
                 *self.series.entry(series).or_default() += new;
             }
         }
@@ -75,18 +76,18 @@ mod tests {
     #[test]
     fn an_interface_that_is_made_anew_goes_on_where_the_last_one_of_its_name_ended() {
         let mut totals = Totals::default();
-        totals.add(&[count(2, 100)], |_| "eth0".to_owned());
-        totals.add(&[count(2, 100), count(9, 5)], |_| "eth0".to_owned());
+        totals.add(&[count(2, 100)], |_| Some("eth0".to_owned()));
+        totals.add(&[count(2, 100), count(9, 5)], |_| Some("eth0".to_owned()));
         assert_eq!(by_name(&totals), [("eth0", 105)]);
-        totals.add(&[count(2, 100), count(9, 5)], |_| "eth0".to_owned());
+        totals.add(&[count(2, 100), count(9, 5)], |_| Some("eth0".to_owned()));
         assert_eq!(by_name(&totals), [("eth0", 105)], "nothing is counted twice");
     }
 
     #[test]
     fn a_renamed_interface_takes_nothing_from_its_old_name() {
         let mut totals = Totals::default();
-        totals.add(&[count(2, 100)], |_| "eth0".to_owned());
-        totals.add(&[count(2, 101)], |_| "lan0".to_owned());
+        totals.add(&[count(2, 100)], |_| Some("eth0".to_owned()));
+        totals.add(&[count(2, 101)], |_| Some("lan0".to_owned()));
         assert_eq!(by_name(&totals), [("eth0", 100), ("lan0", 1)]);
     }
 }
