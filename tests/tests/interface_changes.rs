@@ -6,6 +6,7 @@ use anyhow::Result;
 use mhebpf_tests::{
     Lab, Mac, PATIENCE, PEER,
     craft::{self, Stations},
+    features::{self, Feature},
     lab::PROBE_PORT,
     tcx,
     traffic::{ARTICLE_PORT, tcp, udp},
@@ -111,6 +112,33 @@ fn an_interface_that_is_deleted_and_made_anew_is_enforced_again() -> Result<()> 
     assert_eq!(recording.ports_of(source)?, BTreeSet::from([0]));
     let summary = daemon.stop()?.summary;
     assert_eq!(summary.count("eth3_int", "redirected"), 1, "{summary:?}");
+    lab.finish()
+}
+
+/// Between two of the daemon's dumps, an interface can go and another one come with its name and index.
+#[test]
+fn an_interface_in_the_place_of_another_one_with_the_same_index_is_enforced() -> Result<()> {
+    if !features::require(Feature::Tcx)? {
+        return Ok(());
+    }
+    let lab = Lab::builder().links(2).build()?;
+    let make = "link add eth9_int index 900 type veth peer name eth9_far index 901\nlink set eth9_int up\n";
+    lab.host.ip_batch(make)?;
+    let daemon = lab.mhebpf(&[])?;
+    let programs = |hook| tcx::programs(&lab.host, "eth9_int", hook);
+    let before = programs(tcx::Hook::Egress)?;
+    assert_eq!(before.len(), 1);
+    daemon.pause()?;
+    lab.host.ip_batch(&format!("link delete eth9_int\n{make}"))?;
+    assert_eq!(programs(tcx::Hook::Egress)?, []);
+    daemon.resume()?;
+    for hook in [tcx::Hook::Egress, tcx::Hook::Ingress] {
+        wait_until("the programs on the new interface", PATIENCE, || {
+            Ok((programs(hook)?.len() == 1).then_some(()))
+        })?;
+    }
+    assert_eq!(programs(tcx::Hook::Egress)?, before);
+    daemon.stop()?;
     lab.finish()
 }
 

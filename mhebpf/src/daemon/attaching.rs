@@ -13,13 +13,15 @@ use crate::{
 };
 
 impl Daemon<'_> {
-    /// Takes the programs off interfaces that are not selected any more.
+    /// Takes the programs off interfaces that are not selected any more, and forgets those that are others by now: an index can
+    /// be given again between two dumps.
     pub(super) fn let_go(&mut self, host: &Host, enforced: &BTreeSet<u32>) {
         let attached: Vec<u32> = self.attachments.names().map(|(ifindex, _)| ifindex).collect();
         let mut unwanted = Vec::new();
         for ifindex in attached {
             match host.links.get(&ifindex) {
                 None => self.attachments.forget(ifindex),
+                Some(_) if !self.attachments.are_on(ifindex) => self.attachments.forget(ifindex),
                 Some(link) => {
                     self.attachments.rename(ifindex, &link.name);
                     if !enforced.contains(&ifindex) {

@@ -151,7 +151,7 @@ fn refuse_leftovers() -> Result<()> {
     let directory = pins::directory(None);
     // Without a directory, or the right to look at it, there is nothing that could be told.
     if let Ok(Some(found)) = Pins::find(&directory)
-        && pins::links(&found).is_ok_and(|links| links.iter().any(|link| link.is_alive().unwrap_or(true)))
+        && pins::links(&found).is_ok_and(|links| links.iter().any(|link| link.is_in_force().unwrap_or(true)))
     {
         bail!(
             "programs of an earlier `mhebpf run --pin` are in force in this network namespace ({}): take them over with \

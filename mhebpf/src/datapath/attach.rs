@@ -14,7 +14,7 @@ use super::{
     clsact,
     grace_period::Expedited,
     load::{EGRESS, INGRESS, Programs},
-    pinned,
+    pinned, tcx,
 };
 use crate::pins::{Pinned, Side};
 
@@ -68,12 +68,32 @@ struct Attachment {
     added_qdisc: bool,
 }
 
+/// A program on an interface.
+struct Held {
+    link: Link,
+    /// By which the kernel lists the link, which no other has later. None of a filter.
+    id: Option<u32>,
+}
+
 /// What holds a program on an interface.
-enum Held {
+enum Link {
     /// It ends with the process.
     Own(SchedClassifierLink),
     /// It outlives the process.
     Pinned(PinnedLink),
+}
+
+impl Attachment {
+    /// Whether both programs are on the interface of this network namespace that has the index. What can't be asked is taken to
+    /// be so, and so are filters of clsact.
+    fn is_on(&self, ifindex: u32) -> bool {
+        let is_listed = |held: &Held, side| match (held.id, tcx::links(ifindex, side)) {
+            (Some(id), Ok(links)) => links.contains(&id),
+            _ => true,
+        };
+        self.hook == Hook::Clsact
+            || is_listed(&self.ingress, Side::Ingress) && is_listed(&self.egress, Side::Egress)
+    }
 }
 
 /// The interfaces that the programs are attached to.
@@ -102,7 +122,13 @@ impl Attachments {
         self.attached.iter().map(|(ifindex, attachment)| (*ifindex, attachment.name.as_str()))
     }
 
-    /// Whether the programs are on the interface.
+    /// Whether the interface is still the one that the programs were attached to: another one may have its index now. Takes
+    /// two system calls; filters of clsact are not looked for.
+    pub fn are_on(&self, ifindex: u32) -> bool {
+        self.attached.get(&ifindex).is_some_and(|attachment| attachment.is_on(ifindex))
+    }
+
+    /// Whether the programs were attached to the interface.
     pub fn contains(&self, ifindex: u32) -> bool {
         self.attached.contains_key(&ifindex)
     }
@@ -188,22 +214,24 @@ impl Attachments {
             };
             let pin = self.pins.as_ref().map(|directory| Pinned::new(directory, ifindex, side));
             if let Some(pin) = &pin
-                && let Some(link) = pinned::take_over(program, pin)?
+                && let Some((link, id)) = pinned::take_over(program, pin)?
             {
-                return Ok(Held::Pinned(link));
+                return Ok(Held { link: Link::Pinned(link), id });
             }
             let link = attach_one(program, program_name, name, direction, hook)?;
-            match pin {
-                Some(pin) => pinned::pin(link, &pin).map(Held::Pinned),
-                None => Ok(Held::Own(link)),
-            }
+            let id = pinned::id(&link);
+            let link = match pin {
+                Some(pin) => Link::Pinned(pinned::pin(link, &pin)?),
+                None => Link::Own(link),
+            };
+            Ok(Held { link, id })
         };
         let egress = attach(programs.egress()?, Side::Egress)?;
         let ingress = match attach(programs.ingress()?, Side::Ingress) {
             Ok(ingress) => ingress,
             Err(error) => {
                 // What is pinned stays: an earlier run's receive filter may be on, which must not be without it.
-                if let Held::Own(_) = egress {
+                if let Link::Own(_) = egress.link {
                     detach_one(egress, EGRESS, name);
                 }
                 return Err(error);
@@ -228,13 +256,13 @@ impl Attachments {
         self.detach(&interfaces);
     }
 
-    /// Forgets an interface that no longer exists; the kernel has taken the programs off with it.
+    /// Forgets an interface that no longer exists, or not with the programs on it; the kernel has taken them off with it.
     pub fn forget(&mut self, ifindex: u32) {
         if let Some(Attachment { name, ingress, egress, .. }) = self.attached.remove(&ifindex) {
             info!("{name} is gone, and the programs with it");
             for (held, program_name) in [(ingress, INGRESS), (egress, EGRESS)] {
                 // A pinned link would outlive the interface.
-                if let Held::Pinned(_) = held {
+                if let Link::Pinned(_) = held.link {
                     detach_one(held, program_name, &name);
                 }
             }
@@ -291,10 +319,10 @@ fn detach(ifindex: u32, attachment: Attachment) {
 
 fn detach_one(held: Held, program_name: &str, interface: &str) {
     use aya::programs::links::Link as _;
-    let result = match held {
-        Held::Own(link) => link.detach().map_err(|error| anyhow!(error)),
+    let result = match held.link {
+        Link::Own(link) => link.detach().map_err(|error| anyhow!(error)),
         // What was the last descriptor is closed then.
-        Held::Pinned(link) => link.unpin().map(drop).map_err(|error| anyhow!(error)),
+        Link::Pinned(link) => link.unpin().map(drop).map_err(|error| anyhow!(error)),
     };
     if let Err(error) = result {
         warn!("detaching {program_name} from {interface}: {error:#}");

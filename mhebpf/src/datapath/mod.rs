@@ -14,6 +14,7 @@ mod raw;
 pub mod reports;
 mod samples;
 mod state;
+mod tcx;
 
 pub use attach::{Attachments, Hook};
 pub use capacity::Capacities;
@@ -26,3 +27,4 @@ pub use pinned::{COUNTING, PinnedMaps, pin_again};
 pub use reports::Reports;
 pub use samples::Samples;
 pub use state::StateMap;
+pub use tcx::links as links_on;

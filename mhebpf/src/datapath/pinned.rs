@@ -96,6 +96,12 @@ pub fn pin_again(from: &Path, to: &Path) -> Result<()> {
     map.pin(to).with_context(|| format!("pinning a map as {}", to.display()))
 }
 
+/// By which the kernel lists a link; `None` of a filter.
+pub(super) fn id(link: &SchedClassifierLink) -> Option<u32> {
+    let link: &FdLink = link.try_into().ok()?;
+    link.info().ok().map(|info| info.id())
+}
+
 /// Pins a link.
 pub(super) fn pin(link: SchedClassifierLink, pinned: &Pinned) -> Result<PinnedLink> {
     let path = pinned.path();
@@ -104,13 +110,17 @@ pub(super) fn pin(link: SchedClassifierLink, pinned: &Pinned) -> Result<PinnedLi
 }
 
 /// Has the program take the place of another one, which a link that was pinned earlier runs: no packet passes between the two.
-/// `None` where there is no such link, or its interface has been deleted meanwhile; its pin is gone then too.
-pub(super) fn take_over(program: &mut SchedClassifier, pinned: &Pinned) -> Result<Option<PinnedLink>> {
+/// `None` where there is no such link, or its interface has been deleted or moved to another network namespace meanwhile; its
+/// pin is gone then too. With it goes its [`id`].
+pub(super) fn take_over(
+    program: &mut SchedClassifier,
+    pinned: &Pinned,
+) -> Result<Option<(PinnedLink, Option<u32>)>> {
     let path = pinned.path();
-    match pinned.is_alive() {
+    match pinned.is_in_force() {
         Ok(true) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        // Of an interface that had the same index, or no link at all.
+        // Of another interface that had the same index here, or no link at all.
         Ok(false) => return remove(path).map(|()| None),
         Err(error) => {
             return Err(error).with_context(|| format!("opening the pinned link {}", path.display()));
@@ -122,12 +132,13 @@ pub(super) fn take_over(program: &mut SchedClassifier, pinned: &Pinned) -> Resul
         return remove(path).map(|()| None);
     };
     match program.attach_to_link(link) {
-        Ok(id) => {
-            let held = program.take_link(id)?;
+        Ok(key) => {
+            let held = program.take_link(key)?;
+            let id = id(&held);
             let pinned = open_link(path)?;
             // Not before there is another descriptor.
             drop(held);
-            Ok(Some(pinned))
+            Ok(Some((pinned, id)))
         }
         // The interface was deleted at this very moment (`tcx_link_update`, Linux 6.6).
         Err(ProgramError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOLINK) => {

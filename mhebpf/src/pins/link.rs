@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::datapath::links_on;
+
 /// `BPF_OBJ_GET` of linux/bpf.h.
 const BPF_OBJ_GET: libc::c_long = 7;
 
@@ -65,17 +67,29 @@ impl Pinned {
         &self.path
     }
 
-    /// Whether the program is on its interface still. A link outlives an interface that is deleted, and does nothing then.
+    /// Whether the program is on its interface still, in whatever network namespace that is. A link outlives an interface that
+    /// is deleted, and does nothing then.
     ///
     /// # Errors
     ///
     /// When there is no such pin, or it can't be opened.
     pub fn is_alive(&self) -> io::Result<bool> {
-        let link = open(&self.path)?;
-        // `tcx_link_fdinfo` (Linux 6.6).
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd()))?;
-        let ifindex = info.lines().find_map(|line| line.strip_prefix("ifindex:"));
-        Ok(ifindex.and_then(|ifindex| ifindex.trim().parse().ok()) == Some(self.ifindex))
+        Ok(Description::read(&open(&self.path)?)?.ifindex == Some(self.ifindex))
+    }
+
+    /// Whether the program is on the interface of this network namespace that has the index. An interface keeps its index when
+    /// it is moved to another namespace, and another one can have it here then.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such pin, or it can't be opened.
+    pub fn is_in_force(&self) -> io::Result<bool> {
+        let link = Description::read(&open(&self.path)?)?;
+        Ok(match links_on(self.ifindex, self.side) {
+            Ok(links) => link.id.is_some_and(|id| links.contains(&id)),
+            // Who may open a pin need not be allowed to ask what is on an interface.
+            Err(_) => link.ifindex == Some(self.ifindex),
+        })
     }
 
     /// Takes the program off its interface, unless others hold the link too.
@@ -90,6 +104,25 @@ impl Pinned {
         fs::remove_file(&self.path)?;
         drop(link);
         Ok(())
+    }
+}
+
+/// What the kernel says of a link.
+struct Description {
+    id: Option<u32>,
+    /// 0 when there is no interface any more.
+    ifindex: Option<u32>,
+}
+
+impl Description {
+    /// `bpf_link_show_fdinfo` (Linux 5.8), `tcx_link_fdinfo` (Linux 6.6).
+    fn read(link: &OwnedFd) -> io::Result<Self> {
+        let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd()))?;
+        let number = |name| {
+            let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+            value.trim().parse().ok()
+        };
+        Ok(Self { id: number("link_id:"), ifindex: number("ifindex:") })
     }
 }
 

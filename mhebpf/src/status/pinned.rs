@@ -117,7 +117,7 @@ pub(super) fn read(named: Option<&Path>) -> Result<Option<Lasting>> {
 }
 
 fn is_on(link: &Pinned) -> Result<bool> {
-    link.is_alive().with_context(|| {
+    link.is_in_force().with_context(|| {
         format!("opening the pinned link {} (this needs root or CAP_BPF)", link.path().display())
     })
 }

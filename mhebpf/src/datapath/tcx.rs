@@ -1,0 +1,66 @@
+//! The chains of TCX programs, as the kernel lists them.
+
+use std::io;
+
+use crate::pins::Side;
+
+/// `BPF_PROG_QUERY` of linux/bpf.h.
+const BPF_PROG_QUERY: libc::c_long = 16;
+/// `BPF_TCX_INGRESS` of linux/bpf.h.
+const BPF_TCX_INGRESS: u32 = 46;
+/// `BPF_TCX_EGRESS` of linux/bpf.h.
+const BPF_TCX_EGRESS: u32 = 47;
+/// How many programs a chain has at most (`BPF_MPROG_MAX`, Linux 6.6).
+const CHAIN: usize = 64;
+
+/// The beginning of `union bpf_attr` for `BPF_PROG_QUERY`.
+#[repr(C)]
+struct Query {
+    ifindex: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    program_ids: u64,
+    count: u32,
+    padding: u32,
+    program_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+}
+
+/// The ids of the links on an interface of this network namespace, in the order in which their programs run; 0 for a program
+/// without one. None where there is no such interface.
+///
+/// # Errors
+///
+/// Without `CAP_NET_ADMIN`, and on kernels without TCX (`bpf_prog_query`, `tcx_prog_query`, Linux 6.6).
+pub fn links(ifindex: u32, side: Side) -> io::Result<Vec<u32>> {
+    let mut programs = [0_u32; CHAIN];
+    let mut links = [0_u32; CHAIN];
+    let mut query = Query {
+        ifindex,
+        attach_type: match side {
+            Side::Ingress => BPF_TCX_INGRESS,
+            Side::Egress => BPF_TCX_EGRESS,
+        },
+        query_flags: 0,
+        attach_flags: 0,
+        // The links are listed only where the programs are.
+        program_ids: programs.as_mut_ptr() as u64,
+        count: CHAIN as u32,
+        padding: 0,
+        program_attach_flags: 0,
+        link_ids: links.as_mut_ptr() as u64,
+        link_attach_flags: 0,
+        revision: 0,
+    };
+    // SAFETY: the attributes are as `union bpf_attr` begins for this command, and their size goes with them; both arrays have
+    // room for as many ids as `count` says, and live through the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size_of::<Query>()) };
+    if result < 0 {
+        let error = io::Error::last_os_error();
+        return if error.raw_os_error() == Some(libc::ENODEV) { Ok(Vec::new()) } else { Err(error) };
+    }
+    Ok(links.into_iter().take(query.count as usize).collect())
+}
