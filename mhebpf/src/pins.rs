@@ -19,7 +19,7 @@ mod link;
 use std::path::{Path, PathBuf};
 
 pub use self::{
-    directory::{Generation, Pins, links},
+    directory::{Generation, Pins, links, remove_dead},
     link::{Pinned, Side},
 };
 use crate::config::Source;

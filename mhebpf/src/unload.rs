@@ -36,7 +36,10 @@ pub async fn run(options: &UnloadOptions) -> Result<()> {
     let steered = remove_steering()?;
     let directory = pins::directory(options.pin.as_deref());
     let text = match Pins::find(&directory)? {
-        None => format!("nothing of this network namespace is pinned in {}\n", directory.display()),
+        None => {
+            pins::remove_dead(&directory);
+            format!("nothing of this network namespace is pinned in {}\n", directory.display())
+        }
         Some(found) => {
             let pins = Pins::open(&directory)?;
             let links = pins.links()?.len();

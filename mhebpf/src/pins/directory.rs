@@ -5,6 +5,8 @@ use std::{
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -16,6 +18,11 @@ use crate::datapath::{COUNTING, pin_again};
 
 /// What the name of a namespace's directory starts with.
 const NAMESPACE: &str = "netns-";
+
+/// How long another process may hold the lock.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
+/// How often it is tried.
+const LOCK_STEP: Duration = Duration::from_millis(20);
 
 /// The pins of this network namespace, which nobody else changes as long as this lives.
 #[derive(Debug)]
@@ -137,19 +144,25 @@ impl Pins {
     /// Removes what other network namespaces have left that are gone: those without a daemon, none of whose links is on an
     /// interface any more.
     pub fn remove_dead_neighbours(&self) {
-        let Some(within) = self.directory.parent() else { return };
-        let Ok(entries) = fs::read_dir(within) else { return };
-        for entry in entries.flatten() {
-            let directory = entry.path();
-            let is_namespace = entry.file_name().to_str().is_some_and(|name| name.starts_with(NAMESPACE));
-            if !is_namespace || directory == self.directory {
-                continue;
-            }
-            match remove_if_dead(&directory) {
-                Ok(true) => info!("removed {}: its network namespace is gone", directory.display()),
-                Ok(false) => {}
-                Err(error) => warn!("removing what a network namespace has left: {error:#}"),
-            }
+        // This one's own is locked.
+        if let Some(within) = self.directory.parent() {
+            remove_dead(within);
+        }
+    }
+}
+
+/// Removes what network namespaces have left that are gone, as [`Pins::remove_dead_neighbours`], and what is empty.
+pub fn remove_dead(within: &Path) {
+    let Ok(entries) = fs::read_dir(within) else { return };
+    for entry in entries.flatten() {
+        let directory = entry.path();
+        if !entry.file_name().to_str().is_some_and(|name| name.starts_with(NAMESPACE)) {
+            continue;
+        }
+        match remove_if_dead(&directory) {
+            Ok(true) => info!("removed {}: its network namespace is gone", directory.display()),
+            Ok(false) => {}
+            Err(error) => warn!("removing what a network namespace has left: {error:#}"),
         }
     }
 }
@@ -175,13 +188,57 @@ fn remove_if_dead(directory: &Path) -> Result<bool> {
 fn lock(directory: &Path) -> Result<Option<File>> {
     let locked = || -> io::Result<Option<File>> {
         let file = File::open(directory)?;
-        file.lock()?;
+        wait_for_lock(&file, directory)?;
         let (held, named) = (file.metadata()?, fs::metadata(directory)?);
         Ok((held.ino() == named.ino()).then_some(file))
     };
     match locked() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         result => result.with_context(|| format!("locking {}", directory.display())),
+    }
+}
+
+/// Others hold the lock for a moment, to see whether this namespace is gone.
+fn wait_for_lock(file: &File, directory: &Path) -> io::Result<()> {
+    let begin = Instant::now();
+    let mut told = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if begin.elapsed() > LOCK_LIMIT => {
+                let message = format!("{} holds the lock: end it first", holder(file));
+                return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+            }
+            Err(TryLockError::WouldBlock) => {}
+        }
+        if !told && begin.elapsed() > LOCK_LIMIT / 10 {
+            told = true;
+            info!("waiting for {}, which holds the lock of {}", holder(file), directory.display());
+        }
+        thread::sleep(LOCK_STEP);
+    }
+}
+
+/// Who has locked a file, as `/proc/locks` says.
+fn holder(file: &File) -> String {
+    let process = || {
+        let inode = file.metadata().ok()?.ino().to_string();
+        let locks = fs::read_to_string("/proc/locks").ok()?;
+        locks.lines().find_map(|line| holder_of(line, &inode))
+    };
+    process().map_or_else(|| "another process".to_owned(), |process| format!("process {process}"))
+}
+
+/// The process of a line of `/proc/locks` (`1: FLOCK  ADVISORY  WRITE 1234 00:1d:5678 0 EOF`), where that holds a lock of this
+/// inode; 0 is one of another PID namespace.
+fn holder_of(line: &str, inode: &str) -> Option<u32> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    match words[..] {
+        [_, "FLOCK", _, _, process, place, ..] if place.rsplit(':').next() == Some(inode) => {
+            process.parse().ok().filter(|process| *process > 0)
+        }
+        _ => None,
     }
 }
 
@@ -281,6 +338,20 @@ impl Generation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_holds_a_lock_is_read_from_what_the_kernel_lists() {
+        let line = "12: FLOCK  ADVISORY  WRITE 4242 00:1d:5678 0 EOF";
+        assert_eq!(holder_of(line, "5678"), Some(4242));
+        assert_eq!(holder_of(line, "678"), None);
+        for other in [
+            "12: -> FLOCK  ADVISORY  WRITE 4242 00:1d:5678 0 EOF",
+            "12: POSIX  ADVISORY  WRITE 4242 00:1d:5678 0 EOF",
+            "12: FLOCK  ADVISORY  WRITE 0 00:1d:5678 0 EOF",
+        ] {
+            assert_eq!(holder_of(other, "5678"), None, "{other}");
+        }
+    }
 
     #[test]
     fn generations_are_read_back_and_others_are_not_ours() {
