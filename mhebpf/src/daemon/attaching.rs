@@ -53,12 +53,23 @@ impl Daemon<'_> {
                 Ok(()) => {
                     info!("enforcing on {name}");
                     self.warn_of_reverse_path_filter(host, *ifindex);
+                    self.warn_of_strangers(name);
                 }
                 Err(error) => result = Err(error.context(format!("enforcing on {name}"))),
             }
         }
         self.names.extend(attached.into_iter().chain(new));
         result
+    }
+
+    /// Two programs on one interface judge by different tables, of which those of a daemon that is gone grow old.
+    fn warn_of_strangers(&mut self, name: &str) {
+        if self.datapath.programs.strangers(name) > 0 {
+            warn!(
+                "programs of another `mhebpf run --pin` are in force on {name} as well, and judge by other tables: take them off \
+                 with `mhebpf unload --pin DIR`, where DIR is the directory that they are pinned in"
+            );
+        }
     }
 
     /// Answers to a redirected packet come back through the owner, while the route still points elsewhere.

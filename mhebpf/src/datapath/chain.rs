@@ -1,9 +1,9 @@
 //! The place of the programs among those of others.
 
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
 use mhebpf_ebpf::Direction;
 
-use super::Programs;
+use super::{Programs, load::EGRESS};
 
 /// A place in the chain of TCX programs on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,19 @@ pub struct Place {
 }
 
 impl Programs {
+    /// How many other programs with the name of the egress program are on an interface: those of another daemon, or of one that is
+    /// gone. None is known of where [`Programs::place`] knows of none.
+    pub fn strangers(&mut self, interface: &str) -> usize {
+        let mut count = || {
+            let own = self.egress().ok()?.info().ok()?.id();
+            let (_, chain) = SchedClassifier::query_tcx(interface, TcAttachType::Egress).ok()?;
+            let is_stranger =
+                |program: &&ProgramInfo| program.id() != own && program.name_as_str() == Some(EGRESS);
+            Some(chain.iter().filter(is_stranger).count())
+        };
+        count().unwrap_or(0)
+    }
+
     /// Where the program for a direction stands on an interface; `None` where the kernel does not say: without TCX, and
     /// without `CAP_SYS_ADMIN`.
     pub fn place(&mut self, interface: &str, direction: Direction) -> Option<Place> {
