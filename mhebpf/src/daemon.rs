@@ -109,8 +109,7 @@ pub async fn run(options: &RunOptions) -> Result<()> {
     let outcome = match daemon.start(&mut dumper, &events) {
         Ok(pace) => daemon.keep_in_step(&mut dumper, &mut events, &mut signals, &mut control, pace).await,
         Err(error) => {
-            // Nothing is attached.
-            daemon.lasting.give_up();
+            daemon.lasting.give_up(&daemon.attachments);
             Err(error)
         }
     };
@@ -300,12 +299,19 @@ impl Daemon<'_> {
         let policy = |ifindex: &u32| (*ifindex, self.settings.policy(&host.name_of(*ifindex)));
         self.policies = selection.enforced.iter().map(policy).collect();
         let mut written = self.datapath.maps.write(&Tables::new(&host, &self.policies));
-        if self.lasting.takes_over() {
+        let in_step = exact && written.is_ok();
+        let takes_over = self.lasting.takes_over();
+        if takes_over {
             written?;
             written = Ok(());
+        } else {
+            self.lasting.note(&mut self.datapath.state, in_step);
         }
-        self.lasting.note(&mut self.datapath.state);
         let attached = self.attach(&host, &selection);
+        // Until then packets are judged by an earlier run's maps.
+        if takes_over && self.attachments.are_in_use() {
+            self.lasting.note(&mut self.datapath.state, in_step);
+        }
         self.lasting.settle(&host, &selection.enforced, &self.attachments);
         let steered = self.steer(&host, &placed, exact);
         self.log_selection(&host, selection);

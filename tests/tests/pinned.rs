@@ -1,93 +1,26 @@
 //! What outlives the daemon with `--pin`: enforcement goes on, a restart takes it over, `mhebpf unload` ends it.
 
 mod fire;
+mod pinning;
 
 use std::{
-    collections::BTreeSet,
     ffi::CString,
     fs,
     os::unix::{ffi::OsStrExt as _, process::CommandExt as _},
-    path::{Path, PathBuf},
     process::Command,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use fire::{Fire, under_fire};
 use mhebpf_tests::{
-    BpfFileSystem, Daemon, Lab, NetNs, PATIENCE, PEER,
-    daemon::READY,
-    features::{self, Feature},
-    lab::INTERFACES,
-    scaled, tcx, wait_until,
+    BpfFileSystem, Daemon, Lab, PATIENCE, PEER, daemon::READY, lab::INTERFACES, scaled, wait_until,
 };
+use pinning::{command, end, is_enforced, names, namespaces, programs, run, spawn, start, unload};
 use serde_json::Value;
 
 const SCHEMA: &str = include_str!("../../mhebpf/schema/status-pinned.json");
-
-/// A lab and a directory for pins; `None` where the kernel has no TCX.
-fn start(links: usize) -> Result<Option<(Lab, BpfFileSystem)>> {
-    if !features::require(Feature::Tcx)? {
-        return Ok(None);
-    }
-    Ok(Some((Lab::builder().links(links).build()?, BpfFileSystem::mount()?)))
-}
-
-/// Starts a daemon and waits until it is ready. Leaks are not the judge's: enforcement does not end with the daemon.
-fn run(lab: &Lab, directory: &str, further: &[&str]) -> Result<Daemon> {
-    let daemon = spawn(lab, directory, further)?;
-    daemon.wait_ready()?;
-    Ok(daemon)
-}
-
-fn spawn(lab: &Lab, directory: &str, further: &[&str]) -> Result<Daemon> {
-    let arguments = ["run", "--interface", INTERFACES, "--no-announce", "--pin", directory];
-    Daemon::spawn(&lab.host, &[&arguments, further].concat())
-}
-
-fn end(mut daemon: Daemon, signal: i32) -> Result<String> {
-    daemon.signal(signal)?;
-    Ok(daemon.wait_end(PATIENCE)?.stderr)
-}
-
-/// How a command ended, and what it said.
-fn command(ns: &NetNs, words: &[&str]) -> Result<(Option<i32>, String, String)> {
-    let output = Daemon::command(ns)?.args(words).output()?;
-    let [stdout, stderr] =
-        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    Ok((output.status.code(), stdout, stderr))
-}
-
-fn unload(ns: &NetNs, directory: &str) -> Result<String> {
-    let (status, stdout, stderr) = command(ns, &["unload", "--pin", directory])?;
-    ensure!(status == Some(0), "{status:?}: {stdout}{stderr}");
-    Ok(stdout)
-}
-
-/// Whether a packet with another interface's source leaves through the owner.
-fn is_enforced(lab: &Lab) -> Result<bool> {
-    let recording = lab.record();
-    lab.emit(0, lab.address(1))?;
-    recording.wait_datagram_from(lab.address(1))?;
-    Ok(recording.ports_of(lab.address(1))? == BTreeSet::from([1]))
-}
-
-fn programs(ns: &NetNs, interface: &str) -> Result<usize> {
-    let count = |hook| Ok::<_, anyhow::Error>(tcx::programs(ns, interface, hook)?.len());
-    Ok(count(tcx::Hook::Ingress)? + count(tcx::Hook::Egress)?)
-}
-
-/// The directories of network namespaces.
-fn namespaces(directory: &str) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(directory).with_context(|| format!("reading {directory}"))?;
-    entries.map(|entry| Ok(entry?.path())).collect()
-}
-
-fn names(directory: &Path) -> Result<BTreeSet<String>> {
-    let entries = fs::read_dir(directory)?;
-    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-}
 
 #[test]
 fn enforcement_goes_on_after_a_stop_and_after_a_kill_until_it_is_unloaded() -> Result<()> {

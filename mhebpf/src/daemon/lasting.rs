@@ -22,6 +22,8 @@ pub(super) struct Lasting {
     takes_over: bool,
     /// Nothing of an earlier start is left.
     settled: bool,
+    /// It was noted when the maps were written.
+    noted: bool,
 }
 
 impl Lasting {
@@ -36,7 +38,7 @@ impl Lasting {
         let reporting = reports::are_shown();
         let Some(directory) = &fixed.pin else {
             refuse_leftovers()?;
-            let lasting = Self { pinned: None, is_trial, takes_over: false, settled: true };
+            let lasting = Self { pinned: None, is_trial, takes_over: false, settled: true, noted: false };
             return Ok((lasting, load_into(reporting, None)?, Attachments::new(hook)));
         };
         if hook == Hook::Clsact {
@@ -55,11 +57,12 @@ impl Lasting {
         let attachments = Attachments::pinned(hook, pins.directory().to_owned());
         let loaded = load_into(reporting, Some(&generation));
         let takes_over = taken_over > 0;
-        let lasting = Self { pinned: Some((pins, generation)), is_trial, takes_over, settled: false };
+        let lasting =
+            Self { pinned: Some((pins, generation)), is_trial, takes_over, settled: false, noted: false };
         match loaded {
             Ok(datapath) => Ok((lasting, datapath, attachments)),
             Err(error) => {
-                lasting.give_up();
+                lasting.give_up(&attachments);
                 Err(error)
             }
         }
@@ -75,12 +78,15 @@ impl Lasting {
         self.takes_over && !self.settled
     }
 
-    /// Notes that the maps are filled, before any program uses them.
-    pub(super) fn note(&self, state: &mut StateMap) {
-        if self.pinned.is_some()
-            && let Err(error) = state.note()
-        {
-            warn!("`mhebpf status` will not know when the maps were written: {error:#}");
+    /// Notes that the maps are in step with the host now. The first time it is noted even if they are not quite: that they are
+    /// in force is told by it.
+    pub(super) fn note(&mut self, state: &mut StateMap, in_step: bool) {
+        if self.pinned.is_none() || self.noted && !in_step {
+            return;
+        }
+        match state.note() {
+            Ok(()) => self.noted = true,
+            Err(error) => warn!("`mhebpf status` will not know when the maps were written: {error:#}"),
         }
     }
 
@@ -110,11 +116,13 @@ impl Lasting {
         }
     }
 
-    /// Removes what a start that has failed has made; what was in force before stays so.
-    pub(super) fn give_up(&self) {
+    /// Removes what a start that has failed has made; what was in force before stays so. Maps stay that the program of a link
+    /// uses already.
+    pub(super) fn give_up(&self, attachments: &Attachments) {
         let Some((pins, generation)) = &self.pinned else { return };
         let removed = match pins.links() {
             Ok(links) if links.is_empty() => pins.remove_all(),
+            _ if attachments.are_in_use() => Ok(()),
             _ => generation.remove(),
         };
         if let Err(error) = removed {

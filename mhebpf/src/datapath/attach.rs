@@ -73,6 +73,8 @@ struct Held {
     link: Link,
     /// By which the kernel lists the link, which no other has later. None of a filter.
     id: Option<u32>,
+    /// It was not taken over from an earlier run.
+    is_new: bool,
 }
 
 /// What holds a program on an interface.
@@ -104,12 +106,14 @@ pub struct Attachments {
     /// Where links are pinned, if they are.
     pins: Option<PathBuf>,
     attached: BTreeMap<u32, Attachment>,
+    /// A link of an earlier run has come to run one of these programs.
+    has_replaced: bool,
 }
 
 impl Attachments {
     /// Nothing is attached yet.
     pub fn new(hook: Hook) -> Self {
-        Self { wanted: hook, hook, pins: None, attached: BTreeMap::new() }
+        Self { wanted: hook, hook, pins: None, attached: BTreeMap::new(), has_replaced: false }
     }
 
     /// Nothing is attached yet. Links will be pinned in a directory, and those that are pinned there taken over.
@@ -148,12 +152,18 @@ impl Attachments {
         self.attached.get(&ifindex).map(|attachment| attachment.hook)
     }
 
+    /// Whether packets may be judged by these programs: they are attached somewhere, or a link of an earlier run was taken over,
+    /// be it only one of an interface's two.
+    pub fn are_in_use(&self) -> bool {
+        self.has_replaced || !self.attached.is_empty()
+    }
+
     /// Attaches both programs to each of these interfaces, and says of each, in the same order, how it went.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses, or the interface was renamed or replaced meanwhile; nothing is left attached to it
-    /// then.
+    /// When the kernel refuses, or the interface was renamed or replaced meanwhile; nothing is left attached to it then, except
+    /// by links of an earlier run.
     pub fn attach(&mut self, programs: &mut Programs, interfaces: &[(u32, String)]) -> Vec<Result<()>> {
         let _expedited = self.expedite(interfaces.len());
         interfaces.iter().map(|(ifindex, name)| self.attach_to(programs, *ifindex, name)).collect()
@@ -201,13 +211,13 @@ impl Attachments {
     }
 
     fn attach_by(
-        &self,
+        &mut self,
         programs: &mut Programs,
         (ifindex, name): (u32, &str),
         hook: Hook,
         added_qdisc: bool,
     ) -> Result<Attachment> {
-        let attach = |program: &mut SchedClassifier, side| {
+        let mut attach = |program: &mut SchedClassifier, side| {
             let (program_name, direction) = match side {
                 Side::Egress => (EGRESS, TcAttachType::Egress),
                 Side::Ingress => (INGRESS, TcAttachType::Ingress),
@@ -216,7 +226,8 @@ impl Attachments {
             if let Some(pin) = &pin
                 && let Some((link, id)) = pinned::take_over(program, pin)?
             {
-                return Ok(Held { link: Link::Pinned(link), id });
+                self.has_replaced = true;
+                return Ok(Held { link: Link::Pinned(link), id, is_new: false });
             }
             let link = attach_one(program, program_name, name, direction, hook)?;
             let id = pinned::id(&link);
@@ -224,14 +235,14 @@ impl Attachments {
                 Some(pin) => Link::Pinned(pinned::pin(link, &pin)?),
                 None => Link::Own(link),
             };
-            Ok(Held { link, id })
+            Ok(Held { link, id, is_new: true })
         };
         let egress = attach(programs.egress()?, Side::Egress)?;
         let ingress = match attach(programs.ingress()?, Side::Ingress) {
             Ok(ingress) => ingress,
             Err(error) => {
-                // What is pinned stays: an earlier run's receive filter may be on, which must not be without it.
-                if let Link::Own(_) = egress.link {
+                // What an earlier run has attached stays: its receive filter may be on, which must not be without it.
+                if egress.is_new {
                     detach_one(egress, EGRESS, name);
                 }
                 return Err(error);

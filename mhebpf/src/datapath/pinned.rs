@@ -46,22 +46,26 @@ pub struct PinnedMaps {
 }
 
 impl PinnedMaps {
-    /// Those in the directory of a network namespace that were written last. What a start was filling when it was killed is in
-    /// no use yet.
+    /// Those in the directory of a network namespace that were written last. What a start was making or filling when it was
+    /// killed is in no use yet.
     ///
     /// # Errors
     ///
     /// Without root or CAP_BPF, or when another version has written them.
     pub fn youngest(directory: &Path) -> Result<Self> {
         let generations = Generation::all(directory)?;
-        for generation in generations.iter().rev().filter(|generation| generation.is_known()) {
+        let is_complete = |generation: &&Generation| {
+            // What can't be looked at is opened, which says why.
+            generation.is_known() && MAPS.iter().all(|name| generation.map(name).try_exists().unwrap_or(true))
+        };
+        for generation in generations.iter().rev().filter(is_complete) {
             let maps = Self::open(generation)?;
             if maps.state.read()?.written != 0 {
                 return Ok(maps);
             }
         }
-        let layouts: Vec<String> =
-            generations.iter().map(|generation| generation.layout().to_string()).collect();
+        let others = generations.iter().filter(|generation| !generation.is_known());
+        let layouts: Vec<String> = others.map(|generation| generation.layout().to_string()).collect();
         bail!(
             "the maps in {} were written by another version of mhebpf (layout {}), which this one can't read: ask that \
              one, or take them over with `mhebpf run --pin`",
