@@ -16,6 +16,7 @@ use super::{parse, request::Requests, routes::PlacedRoute};
 use crate::model::{
     Address, Host, Link, LinkKind,
     host::{MAIN_DOMAIN, MAIN_TABLE},
+    steering::interface_of,
 };
 
 /// How often an interrupted dump is tried again before what it gave is taken for a part of the truth.
@@ -151,13 +152,21 @@ impl Dumper {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
         let request = RouteNetlinkMessage::GetRoute(request);
+        let links = &host.links;
+        let matters = |route: &parse::AnyRoute| match route {
+            // Tables of interfaces that there are not are none of ours, but for what an earlier run has left.
+            parse::AnyRoute::Placed(placed) => {
+                placed.is_ours() || interface_of(placed.table).is_some_and(|owner| links.contains_key(&owner))
+            }
+            _ => true,
+        };
         let (routes, exact) = self.dump("routes", ATTEMPTS, &request, |payload| {
             let header = RouteHeader::parse(payload)?;
             // Most routes of a host with many addresses are those that come of them: they need not be read further.
             if header.address_family != family || !parse::route_matters(&header) {
                 return Ok(None);
             }
-            RouteMessage::parse(payload).map(|message| parse::route(&message, domains))
+            RouteMessage::parse(payload).map(|message| parse::route(&message, domains).filter(matters))
         })?;
         for route in routes {
             match route {

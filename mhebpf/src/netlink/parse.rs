@@ -214,7 +214,8 @@ pub(super) fn route(message: &RouteMessage, domains: &BTreeMap<u32, u32>) -> Opt
         _ => None,
     });
     let table = table.unwrap_or(u32::from(header.table));
-    if interface_of(table).is_some() {
+    // A VRF may have any number.
+    if !domains.contains_key(&table) && interface_of(table).is_some() {
         return super::routes::placed(message).map(AnyRoute::Placed);
     }
     let domain = *domains.get(&table)?;
