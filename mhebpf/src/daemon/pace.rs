@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// How long to wait before a failed synchronisation is tried again: at first, and at most.
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(32));
@@ -25,6 +25,8 @@ pub(super) enum Outcome {
 pub(super) struct Pace {
     failures: u32,
     retry_at: Option<Instant>,
+    /// The failure that was last told of.
+    told: Option<String>,
 }
 
 impl Pace {
@@ -36,14 +38,22 @@ impl Pace {
                     Outcome::Behind => Some(Instant::now()),
                     Outcome::Later(at) => Some(at),
                 };
-                *self = Self { failures: 0, retry_at };
+                *self = Self { failures: 0, retry_at, told: None };
                 return;
             }
             Err(error) => error,
         };
+        let error = format!("{error:#}");
+        // Something unrelated has changed: the same failure is neither news nor a reason to wait for longer.
+        let is_early = self.retry_at.is_some_and(|at| Instant::now() < at);
+        if is_early && self.told.as_ref() == Some(&error) {
+            debug!("{error}; trying again as planned");
+            return;
+        }
         let (first, most) = RETRY;
         let delay = first.saturating_mul(1 << self.failures.min(16)).min(most);
-        warn!("{error:#}; trying again in {}s", delay.as_secs());
+        warn!("{error}; trying again in {}s", delay.as_secs());
+        self.told = Some(error);
         self.failures += 1;
         self.retry_at = Some(Instant::now() + delay);
     }
