@@ -37,8 +37,9 @@ pub const TABLE_BASE: u32 = 280_080_000;
 /// The greatest ifindex is that of a positive 32-bit integer.
 const LAST_TABLE: u32 = TABLE_BASE + i32::MAX as u32;
 
-/// The priority of every rule: after those for the table local (0) and for VRFs (1000), before that for main (32766) and
-/// those that are added without a priority, which come right before it. The prefixes of rules do not overlap, so one is
+/// The priority of every rule: after those for the table local (0) and for VRFs (1000), before that for main
+/// (32766). A rule that is added without a priority gets that of the second rule that is there, minus one
+/// (`fib_default_rule_pref`, net/core/fib_rules.c): it comes before ours if it is added later. The prefixes of rules do not overlap, so one is
 /// enough.
 pub const PRIORITY: u32 = 28_008;
 
@@ -127,6 +128,8 @@ pub enum Why {
     Overlapped,
     /// The table would have more than [`MOST_ROUTES`] routes.
     TooManyRoutes,
+    /// What it sends is not enforced: `send` is `off` or `observe`.
+    NotEnforced,
     /// There is something else in its table.
     TableInUse(String),
 }
@@ -147,6 +150,7 @@ impl Steering {
         let mut steered = BTreeSet::new();
         for (ifindex, policy) in policies {
             if !matches!(policy.send, Send::Redirect | Send::Drop) {
+                steering.leave_out(Object::Interface(*ifindex), Why::NotEnforced);
                 continue;
             }
             match host.domain_of(*ifindex) {
@@ -193,6 +197,12 @@ impl Steering {
         self.tables.remove(&table);
         self.rules.retain(|rule| rule.table != table);
         self.leave_out(Object::Interface(ifindex), why);
+    }
+
+    /// Takes a family out, with its rules and routes.
+    pub fn without_family(&mut self, ipv4: bool) {
+        self.rules.retain(|rule| rule.source.addr().is_ipv4() != ipv4);
+        self.forget_unused_tables();
     }
 
     /// How many routes all tables have.

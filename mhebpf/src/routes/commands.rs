@@ -4,7 +4,7 @@ use std::{cmp::Reverse, fmt::Write as _};
 
 use crate::model::{
     Host,
-    steering::{Steering, interface_of},
+    steering::{Steering, interface_of, text::left_out_metrics},
 };
 
 /// The commands, in an order in which the kernel takes them: on-link routes before those whose gateways they make
@@ -23,6 +23,14 @@ pub fn text(host: &Host, steering: &Steering) -> String {
         let mut routes: Vec<_> = routes.iter().collect();
         routes.sort_by_key(|(to, _)| Reverse(to.prefix_len()));
         for (to, route) in routes {
+            let unsaid = left_out_metrics(route);
+            if !unsaid.is_empty() {
+                let _ = writeln!(
+                    text,
+                    "# The route in main that this is made of has more: {}",
+                    unsaid.join(", ")
+                );
+            }
             let _ = writeln!(text, "ip {}route add {}", family(to), route.describe(host, to, *table));
         }
     }

@@ -11,7 +11,8 @@ use crate::model::host::prefix;
 ///
 /// The kernel tries rules one after the other, so there are as few as can be: a prefix for all sources in it, where they have
 /// the same owner. It does not reach beyond a subnet of that owner, and is as long as its sources allow: /32 or /128
-/// for a single address. Addresses of other hosts in it are no sources of packets of local origin.
+/// for a single address. Addresses of other hosts in it are no sources of packets of local origin,
+/// but for those of transparent proxies (`IP_TRANSPARENT`), which are steered with the prefix.
 ///
 /// Takes O(n log n) time for n sources, times the length of an address at worst.
 pub(super) fn of(

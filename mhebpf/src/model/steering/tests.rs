@@ -256,6 +256,7 @@ fn where_nothing_is_enforced_on_what_is_sent_nothing_is_steered() {
         policies.entry(3).and_modify(|policy| policy.send = send);
         let steering = Steering::new(&host, &policies);
         assert_eq!(rules(&steering).len(), 3);
+        assert_eq!(steering.left_out[0].describe(&host), "eth3: what it sends is not enforced");
     }
 }
 

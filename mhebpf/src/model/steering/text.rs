@@ -82,6 +82,21 @@ pub fn name(net: &IpNet) -> String {
     }
 }
 
+/// The metrics that [`SteeringRoute::describe`] leaves out, by their names in iproute2 where they have one.
+pub fn left_out_metrics(route: &SteeringRoute) -> Vec<&'static str> {
+    let SteeringRoute::Through(way) = route else { return Vec::new() };
+    let name = |number| match number {
+        4 => Some("rtt"),
+        5 => Some("rttvar"),
+        6 => Some("ssthresh"),
+        12 => Some("features"),
+        13 => Some("rto_min"),
+        17 => Some("fastopen_no_cookie"),
+        _ => None,
+    };
+    way.metrics.iter().filter_map(|(number, _)| name(number)).collect()
+}
+
 fn metrics(metrics: &Metrics) -> Vec<String> {
     let locked = metrics.get(Metrics::LOCK).unwrap_or_default();
     let plain = PLAIN.iter().filter_map(|(number, name)| {
@@ -111,6 +126,7 @@ impl LeftOut {
                 format!("{} own it, and the kernel chooses among them", names.join(" and "))
             }
             Why::Overlapped => "addresses inside it have another owner".to_owned(),
+            Why::NotEnforced => "what it sends is not enforced".to_owned(),
             Why::TooManyRoutes => format!("its table would have more than {MOST_ROUTES} routes"),
             Why::TableInUse(route) => format!("somebody else's route is in its table: {route}"),
         };
