@@ -15,9 +15,12 @@ use self::plan::Plan;
 use crate::{
     model::{
         Host, Steering,
-        steering::{LeftOut, MANY_RULES, PRIORITY, SteeringRule, Why, interface_of},
+        steering::{LeftOut, MANY_RULES, PRIORITY, SteeringRoute, SteeringRule, Why, interface_of},
     },
-    netlink::{PlacedRoute, PlacedRule, Requests, routes, rules},
+    netlink::{
+        PlacedRoute, PlacedRule, Requests, routes,
+        rules::{self, LocalLate, Rules},
+    },
 };
 
 /// How long rules that somebody has removed stay away, so that two who undo each other's work do not do so all day.
@@ -88,7 +91,10 @@ impl Steerer {
     ///
     /// When there is such a rule or route, or the kernel refuses to tell.
     pub fn check_room(&mut self, host: &Host, placed: &[PlacedRoute]) -> Result<()> {
-        let (rules, _) = self.rules()?;
+        let Rules { placed: rules, local_late, .. } = self.rules()?;
+        if let Some(late) = local_late.first() {
+            bail!("{}: {}", late.describe(), remedy(late));
+        }
         if let Some(rule) = rules.iter().find(|rule| !rule.is_ours()) {
             bail!("{}", in_our_place(rule));
         }
@@ -129,16 +135,17 @@ impl Steerer {
             Wanted::Nothing if self.may_be_there => Steering::default(),
             Wanted::Nothing | Wanted::Untouched => return Ok(None),
         };
-        let (rules, rules_exact) = match self.rules() {
+        let Rules { placed: rules, local_late, exact: rules_exact } = match self.rules() {
             // A kernel without policy routing has nothing to be removed either.
             Err(error) if wanted == Wanted::Nothing && !self.is_keeping => {
                 debug!("{error:#}");
-                (Vec::new(), true)
+                Rules { placed: Vec::new(), local_late: Vec::new(), exact: true }
             }
             rules => rules?,
         };
         if wanted == Wanted::Rules {
-            self.name_others(&rules);
+            self.name_others(&rules, &local_late);
+            local_late.iter().for_each(|late| steering.without_family(late.ipv4));
         }
         withdraw_where_others_are(&mut steering, placed);
         let left_alone = self.removed_by_others(&steering, &rules, rules_exact);
@@ -158,8 +165,9 @@ impl Steerer {
         }
         let (failed, done) = self.carry_out(host, &plan);
         self.tell(host, &steering);
-        self.is_keeping = wanted == Wanted::Rules || done.is_err();
-        self.may_be_there = self.is_keeping || !(exact && rules_exact);
+        let whole = exact && rules_exact;
+        self.is_keeping = wanted == Wanted::Rules || done.is_err() || (self.is_keeping && !whole);
+        self.may_be_there = self.is_keeping || !whole;
         self.kept = steering;
         self.kept.rules.retain(|rule| !failed.contains(rule));
         done?;
@@ -187,7 +195,7 @@ impl Steerer {
         removed.map(drop)
     }
 
-    fn rules(&mut self) -> Result<(Vec<PlacedRule>, bool)> {
+    fn rules(&mut self) -> Result<Rules> {
         rules::placed(&mut self.requests).context("dumping the rules of policy routing")
     }
 
@@ -204,10 +212,18 @@ impl Steerer {
                 }
             }
         };
+        let mut set_aside = BTreeSet::new();
         for (table, destination, route) in &plan.set_routes {
-            note(routes::set(requests, *table, *destination, route), &|| {
-                format!("adding the route `{}`", route.describe(host, destination, *table))
-            });
+            let set = routes::set(requests, *table, *destination, route);
+            let refused = set.is_err();
+            note(set, &|| format!("adding the route `{}`", route.describe(host, destination, *table)));
+            // A shorter prefix's next hop, or the one before, would be wrong: main has the word.
+            if refused && **route != SteeringRoute::Throw {
+                set_aside.insert((*table, *destination));
+                note(routes::set_aside(requests, *table, *destination), &|| {
+                    format!("adding the route `throw {destination} table {table}`")
+                });
+            }
         }
         for rule in &plan.add_rules {
             let added = rules::add(requests, rule);
@@ -219,7 +235,11 @@ impl Steerer {
         for rule in &plan.remove_rules {
             note(rules::remove(requests, rule), &|| format!("removing the rule `{}`", rule.describe()));
         }
-        for route in &plan.remove_routes {
+        let is_set_aside = |placed: &PlacedRoute| {
+            placed.route == Some(SteeringRoute::Throw)
+                && set_aside.contains(&(placed.table, placed.destination))
+        };
+        for route in plan.remove_routes.iter().filter(|placed| !is_set_aside(placed)) {
             note(routes::remove(requests, route), &|| format!("removing the route `{}`", route.describe()));
         }
         (failed, result)
@@ -249,8 +269,12 @@ impl Steerer {
         BTreeSet::new()
     }
 
-    fn name_others(&mut self, rules: &[PlacedRule]) {
-        let others: HashSet<String> = rules.iter().filter(|rule| !rule.is_ours()).map(in_our_place).collect();
+    fn name_others(&mut self, rules: &[PlacedRule], local_late: &[LocalLate]) {
+        let not_kept = |late: &LocalLate| {
+            format!("{}; nothing is steered in this family: {}", late.describe(), remedy(late))
+        };
+        let in_place = rules.iter().filter(|rule| !rule.is_ours()).map(in_our_place);
+        let others: HashSet<String> = in_place.chain(local_late.iter().map(not_kept)).collect();
         for other in others.difference(&self.named) {
             error!("{other}");
         }
@@ -310,6 +334,12 @@ fn in_our_place(rule: &PlacedRule) -> String {
          without --steer rules",
         rule.describe()
     )
+}
+
+/// What to do about a table local that is looked up late.
+fn remedy(late: &LocalLate) -> String {
+    let family = if late.ipv4 { "" } else { "-6 " };
+    format!("run `ip {family}rule add priority 0 lookup local`, or mhebpf without --steer rules")
 }
 
 /// Tables that somebody else has routes in are left alone, and with them the interfaces that they were for.

@@ -221,6 +221,32 @@ fn somebody_elses_rule_or_route_in_our_place_is_refused() -> Result<()> {
 }
 
 #[test]
+fn nothing_is_steered_before_the_table_local() -> Result<()> {
+    let lab = lab()?;
+    // As the kernel's documentation of VRFs recommends.
+    lab.host.ip_batch("rule add priority 32765 lookup local\nrule delete priority 0")?;
+    let before = routing(&lab.host)?;
+    let said = refusal(&lab)?;
+    assert!(said.contains("from all lookup local` of IPv4 has the priority 32765"), "{said}");
+    assert_eq!(routing(&lab.host)?, before);
+    lab.host.ip_batch("rule add priority 0 lookup local\nrule delete priority 32765")?;
+
+    let daemon = steering(&lab)?;
+    let kept = ours(&lab.host)?;
+    lab.host.ip_batch("rule add priority 32765 lookup local\nrule delete priority 0")?;
+    daemon.wait_for_line("nothing is steered in this family", PATIENCE)?;
+    wait_until("no rules of IPv4", PATIENCE, || {
+        let ours = ours(&lab.host)?;
+        let of_ipv4 = ours.iter().any(|line| line.contains("192.168."));
+        Ok((!of_ipv4 && ours.iter().any(|line| line.contains("2001:db8::"))).then_some(()))
+    })?;
+    lab.host.ip("rule add priority 0 lookup local")?;
+    wait_until("all to be back", PATIENCE, || Ok((ours(&lab.host)? == kept).then_some(())))?;
+    daemon.stop()?;
+    lab.finish()
+}
+
+#[test]
 fn somebody_else_who_comes_later_is_told_of_and_left_alone() -> Result<()> {
     let lab = lab()?;
     let daemon = steering(&lab)?;

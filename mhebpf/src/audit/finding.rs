@@ -131,6 +131,8 @@ ids! {
     SourceRules = "source-rules",
     /// Rules that do not look at the source, and which those of `--steer rules` come before.
     ShadowedRules = "shadowed-rules",
+    /// The table local is looked up after where those of `--steer rules` would be.
+    LocalTableLate = "local-table-late",
     /// Rules of others with the priority of those of `--steer rules`.
     SteeringClash = "steering-clash",
     /// Rules of `--steer rules` without a daemon that keeps them.

@@ -45,6 +45,9 @@ pub fn complete(host: Host, selector: &Selector) -> Result<Snapshot> {
         Ok(rules) => snapshot.rules = rules,
         Err(error) => snapshot.miss("the rules of policy routing", &error),
     }
+    // A failure is the same as that before.
+    snapshot.local_late =
+        crate::netlink::rules::placed(&mut dumps.0).map(|rules| rules.local_late).unwrap_or_default();
     snapshot.networkd = networkd::read();
     let questions = ways::questions(&View::new(&snapshot));
     snapshot.ways = ways::ask(questions, &mut lookup);

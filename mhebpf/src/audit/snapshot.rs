@@ -16,7 +16,7 @@ use crate::{
         ownership::{self, Ownership, Ownerships},
         stacking::Stacking,
     },
-    netlink::KernelRoute,
+    netlink::{KernelRoute, LocalLate},
 };
 
 /// A host at one moment, as far as it could be read.
@@ -34,6 +34,8 @@ pub struct Snapshot {
     pub ways: Vec<Way>,
     /// The rules of policy routing that are not the kernel's own three.
     pub rules: Vec<Rule>,
+    /// Families in which the table local is not looked up before the rules of `--steer rules`.
+    pub local_late: Vec<LocalLate>,
     /// Programs and filters of others on the interfaces that are looked at.
     pub programs: Vec<Program>,
     /// Sockets that are bound to an address of an interface that is looked at.

@@ -55,6 +55,12 @@ impl Daemon<'_> {
                 error!("removing the rules and routing tables of mhebpf: {error:#}");
             }
         }
+        if self.steerer.is_keeping() {
+            error!(
+                "rules or routing tables of mhebpf may be left (`ip rule show proto 208`): the next run adopts or removes \
+                 them"
+            );
+        }
     }
 
     pub(super) fn keep_flows(&mut self) {

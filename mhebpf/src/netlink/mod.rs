@@ -13,4 +13,4 @@ pub use events::Events;
 pub use lookup::{KernelRoute, RouteLookup};
 pub(crate) use request::Requests;
 pub use routes::PlacedRoute;
-pub use rules::PlacedRule;
+pub use rules::{LocalLate, PlacedRule};

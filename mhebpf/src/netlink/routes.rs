@@ -130,6 +130,22 @@ pub(crate) fn set(
     requests.send(message, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, |_| {}).map(drop)
 }
 
+/// Adds a throw that comes before all else that the table may have for a destination, whose packets so go on to the table
+/// main.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub(crate) fn set_aside(requests: &mut Requests, table: u32, destination: IpNet) -> io::Result<()> {
+    let mut message = message(table, destination, &SteeringRoute::Throw);
+    message.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::Priority(_)));
+    // IPv6 takes 1024 for 0.
+    let metric = if destination.addr().is_ipv4() { 0 } else { 1 };
+    message.attributes.push(RouteAttribute::Priority(metric));
+    let message = RouteNetlinkMessage::NewRoute(message);
+    requests.send(message, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, |_| {}).map(drop)
+}
+
 /// Removes a route. One that is not there any more counts as removed.
 ///
 /// # Errors
@@ -190,7 +206,8 @@ fn message(table: u32, destination: IpNet, route: &SteeringRoute) -> RouteMessag
         let mut hop = RouteNextHop::default();
         hop.interface_index = way.ifindex;
         hop.attributes.extend(gateway.map(|gateway| via(gateway, is_ipv4)));
-        if way.on_link {
+        // The kernel refuses the flag without a gateway (`fib_check_nh_nongw`, net/ipv4/fib_semantics.c).
+        if way.on_link && gateway.is_some() {
             hop.flags = RouteNextHopFlags::Onlink;
         }
         hop

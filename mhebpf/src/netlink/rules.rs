@@ -23,24 +23,96 @@ pub struct PlacedRule {
     message: RuleMessage,
 }
 
-/// The rules with our priority, and whether that is the whole truth: `false` if they changed meanwhile.
+/// What there is of rules that matters to ours.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    /// Those with our priority.
+    pub(crate) placed: Vec<PlacedRule>,
+    /// Families in which the table local is not looked up before our rules.
+    pub(crate) local_late: Vec<LocalLate>,
+    /// Whether that is the whole truth: `false` if they changed meanwhile.
+    pub(crate) exact: bool,
+}
+
+/// A family in which no rule for all packets leads to the table local before our priority: packets between the host's own
+/// addresses would be looked up in our tables, and go onto the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalLate {
+    /// IPv4, and not IPv6.
+    pub ipv4: bool,
+    /// The first such rule's priority, where there is one.
+    pub priority: Option<u32>,
+}
+
+/// `RT_TABLE_LOCAL`
+const LOCAL_TABLE: u32 = 255;
+
+/// Dumps the rules of both families. One that the kernel does not have (`ipv6.disable=1`) has no rules.
 ///
 /// # Errors
 ///
 /// When the kernel refuses.
-pub(crate) fn placed(requests: &mut Requests) -> io::Result<(Vec<PlacedRule>, bool)> {
-    let mut rules = Vec::new();
-    let mut exact = true;
+pub(crate) fn placed(requests: &mut Requests) -> io::Result<Rules> {
+    let mut rules = Rules { placed: Vec::new(), local_late: Vec::new(), exact: true };
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RuleMessage::default();
         request.header.family = family;
-        exact &= requests.send(RouteNetlinkMessage::GetRule(request), NLM_F_DUMP, |payload| {
+        let mut local: Option<u32> = None;
+        let dumped = requests.send(RouteNetlinkMessage::GetRule(request), NLM_F_DUMP, |payload| {
             // A kernel without this family answers for all others.
             let message = RuleMessage::parse(payload).ok().filter(|m| m.header.family == family);
-            rules.extend(message.and_then(read));
-        })?;
+            let found = message.as_ref().and_then(priority_of_local);
+            local = local.into_iter().chain(found).min();
+            rules.placed.extend(message.and_then(read));
+        });
+        let ipv4 = family == AddressFamily::Inet;
+        let exact = match dumped {
+            Err(error) if !ipv4 && error.raw_os_error() == Some(libc::EAFNOSUPPORT) => continue,
+            dumped => dumped?,
+        };
+        rules.exact &= exact;
+        // What an interrupted dump misses may be there.
+        if exact && local.is_none_or(|priority| priority >= PRIORITY) {
+            rules.local_late.push(LocalLate { ipv4, priority: local });
+        }
     }
-    Ok((rules, exact))
+    Ok(rules)
+}
+
+/// The priority of a rule that leads all packets to the table local.
+fn priority_of_local(message: &RuleMessage) -> Option<u32> {
+    let header = &message.header;
+    let mut priority = 0;
+    for attribute in &message.attributes {
+        match attribute {
+            // That of 0 is not dumped.
+            RuleAttribute::Priority(number) => priority = *number,
+            RuleAttribute::Table(_) | RuleAttribute::Protocol(_) => {}
+            // Not to suppress any prefix length is dumped as -1.
+            RuleAttribute::SuppressPrefixLen(u32::MAX) => {}
+            _ => return None,
+        }
+    }
+    let is_for_all = (header.src_len, header.dst_len, header.tos) == (0, 0, 0) && header.flags.is_empty();
+    let is_plain = is_for_all && header.action == RuleAction::ToTable && table(message) == LOCAL_TABLE;
+    is_plain.then_some(priority)
+}
+
+impl LocalLate {
+    /// Names it for a message.
+    pub(crate) fn describe(&self) -> String {
+        let family = if self.ipv4 { "IPv4" } else { "IPv6" };
+        let found = match self.priority {
+            Some(priority) => {
+                format!("the rule `from all lookup local` of {family} has the priority {priority}")
+            }
+            None => format!("there is no rule `from all lookup local` of {family}"),
+        };
+        format!(
+            "{found}, and mhebpf's rules, with the priority {PRIORITY}, would come first: packets between this host's own \
+             addresses would leave it"
+        )
+    }
 }
 
 /// Adds a rule. One that is there already counts as added.
@@ -186,6 +258,23 @@ mod tests {
         let mut elsewhere = message(&RULE);
         elsewhere.attributes.retain(|attribute| !matches!(attribute, RuleAttribute::Priority(_)));
         assert_eq!(read(elsewhere), None);
+    }
+
+    #[test]
+    fn only_a_rule_for_all_packets_leads_to_the_table_local() {
+        let mut local = RuleMessage::default();
+        local.header.action = RuleAction::ToTable;
+        local.header.table = 255;
+        local.attributes = vec![RuleAttribute::Table(255), RuleAttribute::SuppressPrefixLen(u32::MAX)];
+        assert_eq!(priority_of_local(&local), Some(0));
+        local.attributes.push(RuleAttribute::Priority(32_765));
+        assert_eq!(priority_of_local(&local), Some(32_765));
+        let mut for_a_mark = local.clone();
+        for_a_mark.attributes.push(RuleAttribute::FwMark(1));
+        assert_eq!(priority_of_local(&for_a_mark), None);
+        let mut of_a_source = local;
+        of_a_source.header.src_len = 8;
+        assert_eq!(priority_of_local(&of_a_source), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::{
         host::MAIN_TABLE,
         steering::{PRIORITY, PROTOCOL},
     },
+    netlink::LocalLate,
 };
 
 /// The priority of the rule for the table main.
@@ -47,6 +48,7 @@ pub(super) fn rules(view: &View<'_>) -> Vec<Finding> {
         .filter(|rule| Place::of(rule) == Place::After && rule.priority < MAIN_PRIORITY)
         .collect();
     [
+        (!view.snapshot.local_late.is_empty()).then(|| local_late(&view.snapshot.local_late)),
         (!same.is_empty()).then(|| in_our_place(&same)),
         (!by_source.is_empty()).then(|| source_rules(&by_source)),
         (!shadowed.is_empty()).then(|| after_ours(&shadowed)),
@@ -96,6 +98,18 @@ fn source_rules(rules: &[&Rule]) -> Finding {
             list(&said)
         ),
         remedy: "None is needed: keep them, or remove them once mhebpf enforces.".to_owned(),
+    }
+}
+
+fn local_late(families: &[LocalLate]) -> Finding {
+    let said: Vec<String> = families.iter().map(LocalLate::describe).collect();
+    Finding {
+        id: Id::LocalTableLate,
+        severity: Severity::Warning,
+        objects: objects(Kind::Rule, ["from all lookup local"]),
+        summary: "the table local is not looked up first".to_owned(),
+        consequence: format!("{}. mhebpf run --steer rules refuses to start.", list(&said)),
+        remedy: "ip rule add priority 0 lookup local; ip -6 rule add priority 0 lookup local".to_owned(),
     }
 }
 

@@ -334,6 +334,10 @@ fn rules_are_told_apart_by_their_place_beside_ours() {
     assert!(found(&snapshot, Id::SteeringClash).contains("refuses to start"));
     assert!(!ids(&snapshot).contains(&Id::SourceRules));
 
+    snapshot.local_late = vec![crate::netlink::LocalLate { ipv4: true, priority: Some(32_765) }];
+    assert!(found(&snapshot, Id::LocalTableLate).contains("of IPv4 has the priority 32765"));
+    snapshot.local_late.clear();
+
     snapshot.rules = vec![rule(PRIORITY, source, Some(PROTOCOL))];
     assert_eq!(only(&snapshot, Id::SteeringLeftBehind).severity, Severity::Warning);
     snapshot.daemon = true;

@@ -261,11 +261,7 @@ fn mark_on_link(table: &mut BTreeMap<IpNet, SteeringRoute>) {
     let mut far: Vec<IpNet> = Vec::new();
     for (destination, route) in &*table {
         if let SteeringRoute::Through(way) = route
-            && way
-                .gateways
-                .iter()
-                .flatten()
-                .any(|gateway| gateway.is_ipv4() == destination.addr().is_ipv4() && !is_near(gateway, table))
+            && way.gateways.iter().flatten().any(|gateway| !is_near(gateway, table))
         {
             far.push(*destination);
         }
