@@ -307,13 +307,14 @@ impl Daemon<'_> {
         } else {
             self.lasting.note(&mut self.datapath.state, in_step);
         }
-        let attached = self.attach(&host, &selection);
+        let (new, attached) = self.attach(&host, &selection);
         // Until then packets are judged by an earlier run's maps.
         if takes_over && self.attachments.are_in_use() {
             self.lasting.note(&mut self.datapath.state, in_step);
         }
         self.lasting.settle(&host, &selection.enforced, &self.attachments);
-        let steered = self.steer(&host, &placed, exact);
+        let steered = self.steer(&host, &placed, exact, events);
+        new.iter().for_each(|ifindex| self.warn_of_reverse_path_filter(&host, *ifindex));
         self.log_selection(&host, selection);
         if self.settings.announces {
             // An announcement changes what peers know; observing must not.

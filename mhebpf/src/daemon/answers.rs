@@ -45,6 +45,14 @@ pub(super) struct History {
     pub(super) durations: Durations,
     /// Of subscriptions that were given up.
     pub(super) overruns: u64,
+    /// Packets that were redirected before policy routing was kept.
+    pub(super) redirected_before: u64,
+}
+
+/// How many packets were redirected.
+pub(super) fn redirected(counts: &[Count]) -> u64 {
+    let redirected = counts.iter().filter(|count| count.reason == Reason::Redirected && !count.observed);
+    redirected.map(|count| count.packets).sum()
 }
 
 impl History {
@@ -59,6 +67,7 @@ impl History {
             failures: 0,
             durations: Durations::default(),
             overruns: 0,
+            redirected_before: 0,
         }
     }
 
@@ -175,7 +184,6 @@ impl Daemon<'_> {
 
     fn steering(&self, host: &Host, counts: &[Count]) -> Steering {
         let kept = self.steerer.kept();
-        let redirected = counts.iter().filter(|count| count.reason == Reason::Redirected && !count.observed);
         let flows = self.watch.flows().map(Flows::most_frequent).unwrap_or_default();
         Steering {
             rules: kept.rules.len(),
@@ -183,7 +191,7 @@ impl Daemon<'_> {
             protocol: steering::PROTOCOL,
             tables: kept.tables.len(),
             routes: kept.routes(),
-            redirected: redirected.map(|count| count.packets).sum(),
+            redirected: redirected(counts).saturating_sub(self.history.redirected_before),
             flows: flows.into_iter().map(str::to_owned).collect(),
             left_out: kept.left_out.iter().map(|each| each.describe(host)).collect(),
         }

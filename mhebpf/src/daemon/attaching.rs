@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::Daemon;
 use crate::{
-    model::{Host, Selection},
+    model::{Host, Selection, steering::Object},
     steering::Wanted,
 };
 
@@ -34,12 +34,9 @@ impl Daemon<'_> {
         self.attachments.detach(&unwanted);
     }
 
-    /// Has programs on all selected interfaces, and remembers their names.
-    ///
-    /// # Errors
-    ///
-    /// The last failure, after all the rest was done.
-    pub(super) fn attach(&mut self, host: &Host, selection: &Selection) -> Result<()> {
+    /// Has programs on all selected interfaces, and remembers their names: the interfaces that are new, and the last
+    /// failure, after all the rest was done.
+    pub(super) fn attach(&mut self, host: &Host, selection: &Selection) -> (Vec<u32>, Result<()>) {
         let named = |ifindex: &u32| (*ifindex, host.name_of(*ifindex));
         let (attached, new): (Vec<_>, Vec<_>) = selection
             .enforced
@@ -48,18 +45,19 @@ impl Daemon<'_> {
             .partition(|(ifindex, _)| self.attachments.contains(*ifindex));
         let results = self.attachments.attach(&mut self.datapath.programs, &new);
         let mut result = Ok(());
+        let mut enforced = Vec::new();
         for ((ifindex, name), attached) in new.iter().zip(results) {
             match attached {
                 Ok(()) => {
                     info!("enforcing on {name}");
-                    self.warn_of_reverse_path_filter(host, *ifindex);
                     self.warn_of_strangers(name);
+                    enforced.push(*ifindex);
                 }
                 Err(error) => result = Err(error.context(format!("enforcing on {name}"))),
             }
         }
         self.names.extend(attached.into_iter().chain(new));
-        result
+        (enforced, result)
     }
 
     /// Two programs on one interface judge by different tables, of which those of a daemon that is gone grow old.
@@ -73,9 +71,12 @@ impl Daemon<'_> {
     }
 
     /// Answers to a redirected packet come back through the owner, while the route still points elsewhere.
-    fn warn_of_reverse_path_filter(&self, host: &Host, ifindex: u32) {
+    pub(super) fn warn_of_reverse_path_filter(&self, host: &Host, ifindex: u32) {
         // With rules for the source, the kernel looks up the way back by them too.
-        if self.wants() != Wanted::Rules
+        let mut left_out = self.steerer.kept().left_out.iter();
+        let is_steered = self.wants() == Wanted::Rules
+            && !left_out.any(|left_out| left_out.what == Object::Interface(ifindex));
+        if !is_steered
             && let Some(link) = host.links.get(&ifindex)
             && link.strict_reverse_path
             && self.policies.get(&ifindex).is_some_and(|policy| policy.send == Send::Redirect)

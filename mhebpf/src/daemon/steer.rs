@@ -1,13 +1,15 @@
 //! Policy routing, where it is asked for.
 
+use std::io;
+
 use anyhow::Result;
 use tokio::time::Instant;
-use tracing::error;
+use tracing::{debug, error};
 
-use super::{Daemon, flows::Interest};
+use super::{Daemon, answers, flows::Interest};
 use crate::{
     model::{Host, Steering},
-    netlink::{Dumper, PlacedRoute},
+    netlink::{Dumper, Events, PlacedRoute},
     steering::{self, Wanted},
 };
 
@@ -30,6 +32,7 @@ impl Daemon<'_> {
         host: &Host,
         placed: &[PlacedRoute],
         exact: bool,
+        events: &Events,
     ) -> Result<Option<Instant>> {
         let wants = self.wants();
         if self.settings.steers() && self.settings.observes() && !self.steering_told {
@@ -39,7 +42,20 @@ impl Daemon<'_> {
             self.steering_told = true;
         }
         let policies = &self.policies;
-        self.steerer.keep(wants, host, || Steering::new(host, policies), placed, exact)
+        let was_keeping = self.steerer.is_keeping();
+        let kept = self.steerer.keep(wants, host, || Steering::new(host, policies), placed, exact);
+        if !was_keeping && self.steerer.is_keeping() {
+            let counts = self.datapath.counters.read();
+            self.history.redirected_before = counts.map_or(0, |counts| answers::redirected(&counts));
+        }
+        match kept {
+            // The link is gone since it was dumped, which the event that waits will tell.
+            Err(error) if events.is_pending() && is_down(&error) => {
+                debug!("{error:#}; looking again");
+                Ok(Some(Instant::now()))
+            }
+            kept => kept,
+        }
     }
 
     /// Removes the rules and tables of this run. What changes meanwhile can hide some of them, so it is looked again.
@@ -71,4 +87,10 @@ impl Daemon<'_> {
         };
         self.watch.keep_flows(interest, &mut self.datapath.samples);
     }
+}
+
+/// Whether the kernel says that an interface is down, or not there.
+fn is_down(error: &anyhow::Error) -> bool {
+    let code = error.root_cause().downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+    matches!(code, Some(libc::ENETDOWN | libc::ENODEV))
 }
