@@ -180,8 +180,7 @@ impl Steerer {
     ///
     /// When the kernel refuses to tell.
     pub fn leftovers(&mut self) -> Result<usize> {
-        let (rules, _) = self.rules()?;
-        Ok(rules.iter().filter(|rule| rule.is_ours()).count())
+        Ok(self.rules()?.placed.iter().filter(|rule| rule.is_ours()).count())
     }
 
     /// Removes everything.
