@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 use self::plan::Plan;
 use crate::{
     model::{
-        Host, Steering,
+        Host, LinkKind, Steering,
         steering::{LeftOut, MANY_RULES, PRIORITY, SteeringRoute, SteeringRule, Why, interface_of},
     },
     netlink::{
@@ -98,6 +98,14 @@ impl Steerer {
         if let Some(rule) = rules.iter().find(|rule| !rule.is_ours()) {
             bail!("{}", in_our_place(rule));
         }
+        if let Some((vrf, table, ifindex)) = vrfs_in_our_tables(host).next() {
+            bail!(
+                "the table {table} is that of the VRF {}, and the one that mhebpf keeps for {}: give the VRF another one, or \
+                 run without --steer rules",
+                host.name_of(vrf),
+                host.name_of(ifindex)
+            );
+        }
         for route in placed.iter().filter(|route| !route.is_ours()) {
             if let Some(ifindex) =
                 interface_of(route.table).filter(|ifindex| host.links.contains_key(ifindex))
@@ -147,7 +155,7 @@ impl Steerer {
             self.name_others(&rules, &local_late);
             local_late.iter().for_each(|late| steering.without_family(late.ipv4));
         }
-        withdraw_where_others_are(&mut steering, placed);
+        withdraw_where_others_are(&mut steering, host, placed);
         let left_alone = self.removed_by_others(&steering, &rules, rules_exact);
         let plan = Plan::new(&steering, &left_alone, placed, &rules);
         if !self.is_keeping && plan.removes() {
@@ -341,13 +349,49 @@ fn remedy(late: &LocalLate) -> String {
     format!("run `ip {family}rule add priority 0 lookup local`, or mhebpf without --steer rules")
 }
 
+/// VRFs with a table that is ours by its number: the VRF, the table, and the interface that it would be for.
+fn vrfs_in_our_tables(host: &Host) -> impl Iterator<Item = (u32, u32, u32)> {
+    host.links.values().filter_map(|link| match link.kind {
+        LinkKind::Vrf { table } => {
+            let ifindex = interface_of(table).filter(|ifindex| host.links.contains_key(ifindex))?;
+            Some((link.index, table, ifindex))
+        }
+        _ => None,
+    })
+}
+
 /// Tables that somebody else has routes in are left alone, and with them the interfaces that they were for.
-fn withdraw_where_others_are(steering: &mut Steering, placed: &[PlacedRoute]) {
+fn withdraw_where_others_are(steering: &mut Steering, host: &Host, placed: &[PlacedRoute]) {
+    for (vrf, table, ifindex) in vrfs_in_our_tables(host) {
+        if steering.tables.contains_key(&table) {
+            steering
+                .withdraw(ifindex, Why::TableInUse(format!("it is that of the VRF {}", host.name_of(vrf))));
+        }
+    }
     for route in placed.iter().filter(|route| !route.is_ours()) {
         if steering.tables.contains_key(&route.table)
             && let Some(ifindex) = interface_of(route.table)
         {
             steering.withdraw(ifindex, Why::TableInUse(route.describe()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        steering::TABLE_BASE,
+        testing::{host, link},
+    };
+
+    #[test]
+    fn a_vrf_with_the_table_of_an_interface_is_found() {
+        let vrf = |index, table| link(index, LinkKind::Vrf { table });
+        let host = host(
+            [link(3, LinkKind::Other), vrf(9, TABLE_BASE + 3), vrf(10, TABLE_BASE + 4), vrf(11, 10)],
+            [],
+        );
+        assert_eq!(vrfs_in_our_tables(&host).collect::<Vec<_>>(), [(9, TABLE_BASE + 3, 3)]);
     }
 }

@@ -220,6 +220,17 @@ fn the_text_is_that_of_the_documentation() -> Result<()> {
 }
 
 #[test]
+fn the_document_is_as_published() -> Result<()> {
+    let lab = Lab::article()?;
+    lab.host.ip(&format!("route add default via {PEER}"))?;
+    let words = ["--egress", "eth0_int", "--src", "192.168.0.101", "--dst", "198.51.100.1"];
+    let printed = mhebpf_without_privileges(&lab.host, &[&["explain", "-o", "json"][..], &words].concat())?;
+    document(&printed, SCHEMA)?;
+    expect(&printed.stdout, include_str!("expected/explain.json"), "explain.json")?;
+    lab.finish()
+}
+
+#[test]
 fn wrong_questions_are_answered_with_what_to_do() -> Result<()> {
     let lab = Lab::builder().links(1).build()?;
     for (words, expected) in [
