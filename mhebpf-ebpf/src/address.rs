@@ -137,6 +137,13 @@ impl Ipv6 {
         Self([word([a, b, c, d]), word([e, f, g, h]), word([i, j, k, l]), word([m, n, o, p])])
     }
 
+    /// Zero for the address with these [`Ipv6::halves`] only.
+    #[inline(always)]
+    pub(crate) const fn differing(self, high: u64, low: u64) -> u64 {
+        let halves = self.halves();
+        (halves.0 ^ high) | (halves.1 ^ low)
+    }
+
     /// The sixteen octets in network byte order.
     pub fn octets(self) -> [u8; 16] {
         let mut octets = [0; 16];

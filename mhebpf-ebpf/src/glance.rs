@@ -71,7 +71,7 @@ pub fn passes<F: Head + ?Sized>(direction: Direction, iface: &Iface, frame: &F) 
                 Direction::Egress => frame.word::<IPV4_SOURCE>(),
                 Direction::Ingress => frame.word::<IPV4_DESTINATION>(),
             };
-            iface.has_inline(address) || iface.has_in_block(address)
+            iface.has_first_or_in_block(address) || iface.has_inline(address)
         }
         IPV6 => {
             let [.., next_header, _] = (frame.word::<IPV6_SECOND_WORD>() as u32).to_ne_bytes();
@@ -88,7 +88,7 @@ pub fn passes<F: Head + ?Sized>(direction: Direction, iface: &Iface, frame: &F) 
                     pair::<{ IPV6_DESTINATION[2] }, { IPV6_DESTINATION[3] }>(frame),
                 ),
             };
-            iface.has_inline6(high, low) || iface.has_in_block6(high, low)
+            iface.has_first_or_in_block6(high, low) || iface.has_inline6(high, low)
         }
         _ => false,
     }

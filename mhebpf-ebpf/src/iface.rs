@@ -134,6 +134,18 @@ pub struct Slot6(pub Ipv6);
 
 const _: () = assert!(size_of::<Iface>() == 256);
 
+/// Below zero for zero, not for any other number with nothing in its upper half.
+#[inline(always)]
+const fn below_zero_if_zero(number: u64) -> i64 {
+    number.wrapping_sub(1).cast_signed()
+}
+
+/// Below zero for any number but zero.
+#[inline(always)]
+const fn below_zero_unless_zero(number: u64) -> i64 {
+    (number | number.wrapping_neg()).cast_signed()
+}
+
 impl Iface {
     /// The interface is up and has carrier: a packet redirected to it gets out. Never set for a VRF device, whose
     /// packets leave through its ports.
@@ -228,44 +240,73 @@ impl Iface {
         self.flags & Self::PREFIXES != 0
     }
 
-    /// Whether an IPv4 address, given as [`Ipv4::to_wire`] has it in the lower half of `address`, is in an inline slot.
+    /// Whether an IPv4 address, given as [`Ipv4::to_wire`] has it in the lower half of `address`, is in the first slot or in
+    /// the block.
     ///
-    /// Most interfaces have one address. The others are compared without a branch for each: where packets have now one and now
-    /// another, the processor can't foresee which branch is taken, and a wrong guess costs more than all compares.
+    /// No compare has a branch of its own: where packets have now one address and now another, the processor can't foresee
+    /// which branch is taken, and a wrong guess costs more than all compares.
+    #[inline(always)]
+    pub fn has_first_or_in_block(&self, address: u64) -> bool {
+        let first = u64::from(self.addresses[0].to_wire()) ^ address;
+        below_zero_if_zero(first) | below_zero_if_zero(self.beside_block(address)) < 0
+    }
+
+    /// Whether an IPv4 address, given as for [`Iface::has_first_or_in_block`], is in an inline slot.
     #[inline(always)]
     pub fn has_inline(&self, address: u64) -> bool {
         let a = &self.addresses;
-        let differing = |slot: Ipv4| u64::from(slot.to_wire()) ^ address;
-        // Below zero for no difference only: the upper half is zero.
-        let same = |slot| differing(slot).wrapping_sub(1).cast_signed();
-        if differing(a[0]) == 0 {
-            return true;
-        }
+        let is = |slot: Ipv4| below_zero_if_zero(u64::from(slot.to_wire()) ^ address);
         // Written out, so that there is no loop for the verifier to walk.
-        let any = same(a[1]) | same(a[2]) | same(a[3]) | same(a[4]) | same(a[5]) | same(a[6]) | same(a[7]);
-        any < 0
+        is(a[0]) | is(a[1]) | is(a[2]) | is(a[3]) | is(a[4]) | is(a[5]) | is(a[6]) | is(a[7]) < 0
+    }
+
+    /// The same as [`Iface::has_first_or_in_block`] for an IPv6 address, given as [`Ipv6::halves`].
+    #[inline(always)]
+    pub fn has_first_or_in_block6(&self, high: u64, low: u64) -> bool {
+        let first = self.addresses6[0].0.differing(high, low);
+        below_zero_unless_zero(first) & below_zero_unless_zero(self.beside_block6(high, low)) >= 0
     }
 
     /// Whether an IPv6 address, given as [`Ipv6::halves`], is in an inline slot.
     #[inline(always)]
     pub fn has_inline6(&self, high: u64, low: u64) -> bool {
-        let is = |slot: Slot6| slot.0.halves() == (high, low);
         let a = &self.addresses6;
-        is(a[0]) || is(a[1]) || is(a[2]) || is(a[3]) || is(a[4]) || is(a[5]) || is(a[6]) || is(a[7])
+        let is_not = |slot: Slot6| below_zero_unless_zero(slot.0.differing(high, low));
+        let none = is_not(a[0])
+            & is_not(a[1])
+            & is_not(a[2])
+            & is_not(a[3])
+            & is_not(a[4])
+            & is_not(a[5])
+            & is_not(a[6])
+            & is_not(a[7]);
+        none >= 0
     }
 
-    /// Whether an IPv4 address, given as for [`Iface::has_inline`], is in the block.
+    /// Whether an IPv4 address, given as for [`Iface::has_first_or_in_block`], is in the block.
     #[inline(always)]
     pub fn has_in_block(&self, address: u64) -> bool {
-        let Block { last, behind } = self.block;
-        address | u64::from(behind.to_wire()) == u64::from(last.to_wire())
+        self.beside_block(address) == 0
     }
 
     /// Whether an IPv6 address, given as [`Ipv6::halves`], is in the block.
     #[inline(always)]
     pub fn has_in_block6(&self, high: u64, low: u64) -> bool {
-        let (last, behind) = (self.block6.last.0.halves(), self.block6.behind.0.halves());
-        (high | behind.0, low | behind.1) == last
+        self.beside_block6(high, low) == 0
+    }
+
+    /// The bits of an IPv4 address that are not as in the block.
+    #[inline(always)]
+    fn beside_block(&self, address: u64) -> u64 {
+        let Block { last, behind } = self.block;
+        (address | u64::from(behind.to_wire())) ^ u64::from(last.to_wire())
+    }
+
+    /// Not zero if an IPv6 address is not in the block.
+    #[inline(always)]
+    fn beside_block6(&self, high: u64, low: u64) -> u64 {
+        let behind = self.block6.behind.0.halves();
+        self.block6.last.0.differing(high | behind.0, low | behind.1)
     }
 
     /// The own address to speak to `target` with: the first in a subnet that holds `target`, else the first

@@ -1,7 +1,7 @@
-//! Blocks of addresses that pass on an interface with more addresses than its entry has slots for.
+//! Blocks of addresses that pass on an interface with more than one.
 //!
 //! Each address in a block is the interface's own or foreign. Where foreign sources pass, the verdict is the same for all of
-//! them, and one compare is enough for a thousand addresses.
+//! them, and one compare is enough for two addresses as for a thousand.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -9,12 +9,11 @@ use std::{
 };
 
 use ipnet::IpNet;
-use mhebpf_ebpf::INLINE_ADDRESSES;
 
 use crate::model::{host::prefix, ownership::Ownerships};
 
 /// The best block of each interface that can have one, by ifindex and family (`true` for IPv4): that with most of its
-/// addresses, no longer than these need.
+/// addresses, at least two, and no longer than these need.
 ///
 /// Interfaces in one of the domains `by_prefix`, where prefixes have owners, have none.
 ///
@@ -30,7 +29,7 @@ pub(super) fn of_interfaces(
         let all = addresses.entry((domain, net.addr().is_ipv4())).or_default();
         all.push((Bits::of(net.addr()), may_be_inside.then_some(place)));
     }
-    let mut interfaces: HashMap<(u32, bool), Candidates> = HashMap::new();
+    let mut best: HashMap<(u32, bool), Block> = HashMap::new();
     for ((domain, ipv4), mut all) in addresses {
         if by_prefix.contains(&domain) {
             continue;
@@ -39,16 +38,15 @@ pub(super) fn of_interfaces(
         all.sort_unstable();
         for block in blocks(&all) {
             for owner in &ownerships.distinct()[block.place].owners {
-                interfaces.entry((*owner, ipv4)).or_default().offer(block);
+                let best = best.entry((*owner, ipv4)).or_insert(block);
+                if best.count < block.count {
+                    *best = block;
+                }
             }
         }
     }
-    let best = interfaces.into_iter().filter_map(|((ifindex, ipv4), candidates)| {
-        let block =
-            candidates.best.filter(|best| best.count > 1 && candidates.addresses > INLINE_ADDRESSES)?;
-        Some(((ifindex, ipv4), block.first.net(block.last, ipv4)))
-    });
-    best.collect()
+    let several = best.into_iter().filter(|(_, block)| block.count > 1);
+    several.map(|((ifindex, ipv4), block)| ((ifindex, ipv4), block.first.net(block.last, ipv4))).collect()
 }
 
 /// An address, and the place of its ownership; `None` where it must not be in any block.
@@ -61,21 +59,6 @@ struct Block {
     last: Bits,
     count: usize,
     place: usize,
-}
-
-#[derive(Default)]
-struct Candidates {
-    best: Option<Block>,
-    addresses: usize,
-}
-
-impl Candidates {
-    fn offer(&mut self, block: Block) {
-        self.addresses += block.count;
-        if self.best.is_none_or(|best| best.count < block.count) {
-            self.best = Some(block);
-        }
-    }
 }
 
 /// The blocks of sorted addresses, each with as many as it can have.
@@ -178,8 +161,9 @@ mod tests {
     }
 
     #[test]
-    fn few_addresses_need_none() {
-        assert_eq!(of(&two(crowd(2, 0, 1..=8))), BTreeMap::new());
+    fn two_addresses_are_enough_but_not_with_another_between() {
+        assert_eq!(of(&two(crowd(2, 0, 1..=1))), BTreeMap::new());
+        assert_eq!(of(&two(crowd(2, 0, 1..=2)))[&(2, true)], net("10.0.0.0/30"));
         let alternating =
             crowd(2, 0, (0..100).map(|n| 2 * n)).chain(crowd(3, 0, (0..100).map(|n| 2 * n + 1)));
         assert_eq!(of(&two(alternating)), BTreeMap::new(), "no two are alone in a prefix");
