@@ -139,7 +139,7 @@ impl Ipv6 {
 
     /// Zero for the address with these [`Ipv6::halves`] only.
     #[inline(always)]
-    pub(crate) const fn differing(self, high: u64, low: u64) -> u64 {
+    pub(crate) const fn beside(self, high: u64, low: u64) -> u64 {
         let halves = self.halves();
         (halves.0 ^ high) | (halves.1 ^ low)
     }

@@ -3,13 +3,19 @@
 use crate::{
     Address, Announce, Arp, ArpOperation, Datagram, Direction, Discovery, DiscoveryKind, Family,
     FurtherOwnerKey, INLINE_OWNERS, Iface, Ipv4, Ipv6, Neighbour, Network, Owners, OwnersKey, Packet, Reason,
-    Receive, Send, Unknown,
+    Receive, Send, Unknown, filter::Bit,
 };
 
 /// What is known of the host: the BPF maps in the kernel, plain collections elsewhere.
 pub trait Tables: AddressTables<Ipv4> + AddressTables<Ipv6> {
     /// The interface with this index.
     fn iface(&self, ifindex: u32) -> Option<&Iface>;
+    /// Whether an address with this bit in the [`crate::Filter`] may be local. It is asked at a [`crate::glance`] only, and tables without a
+    /// filter promise nothing.
+    #[inline(always)]
+    fn may_be_local(&self, _: Bit) -> bool {
+        true
+    }
     /// Whether an interface is among the owners for which [`Owners`] has no room.
     fn is_further_owner(&self, key: &FurtherOwnerKey) -> bool;
 }

@@ -6,8 +6,9 @@ use network_types::{
 };
 
 use crate::{
-    Direction, Frame as _, Iface,
+    Address as _, Direction, Frame as _, Iface, Ipv4, Unknown,
     address::join,
+    filter::Bit,
     packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, NEXT_HEADER_ICMPV6},
 };
 
@@ -54,13 +55,19 @@ const IPV6_SOURCE: [usize; 4] = [EthHdr::LEN + 8, EthHdr::LEN + 12, EthHdr::LEN 
 const IPV6_DESTINATION: [usize; 4] = [EthHdr::LEN + 24, EthHdr::LEN + 28, EthHdr::LEN + 32, EthHdr::LEN + 36];
 
 /// Whether a frame surely passes: it has an inline address of the interface as its source (egress) or destination
-/// (ingress), or one in the interface's block, and [`crate::decide::decide`] lets it pass whatever else is the case.
+/// (ingress), one in the interface's block, or one that surely is not local where foreign ones pass; and
+/// [`crate::decide::decide`] lets it pass whatever else is the case. `may_be_local` reads the [`crate::Filter`].
 ///
 /// So nothing else is looked at: not the policy, since what is owned passes under all of them; not tags beside the
 /// frame, since what is in a VLAN passes too; nor the version and length in the IP header, since what is malformed
 /// passes. ICMPv6 is not for this function: neighbour discovery has a target besides. `false` says nothing.
 #[inline(always)]
-pub fn passes<F: Head + ?Sized>(direction: Direction, iface: &Iface, frame: &F) -> bool {
+pub fn passes<F: Head + ?Sized>(
+    direction: Direction,
+    iface: &Iface,
+    frame: &F,
+    may_be_local: impl Fn(Bit) -> bool,
+) -> bool {
     // Neither IPv4 nor IPv6 has a shorter frame.
     if !iface.has_ethernet() || !frame.has(IPV4_FRAME) {
         return false;
@@ -71,7 +78,9 @@ pub fn passes<F: Head + ?Sized>(direction: Direction, iface: &Iface, frame: &F) 
                 Direction::Egress => frame.word::<IPV4_SOURCE>(),
                 Direction::Ingress => frame.word::<IPV4_DESTINATION>(),
             };
-            iface.has_first_or_in_block(address) || iface.has_inline(address)
+            iface.has_first_or_in_block(address)
+                || iface.has_behind_first(address)
+                || is_foreign_that_passes(direction, iface, address, may_be_local)
         }
         IPV6 => {
             let [.., next_header, _] = (frame.word::<IPV6_SECOND_WORD>() as u32).to_ne_bytes();
@@ -88,10 +97,44 @@ pub fn passes<F: Head + ?Sized>(direction: Direction, iface: &Iface, frame: &F) 
                     pair::<{ IPV6_DESTINATION[2] }, { IPV6_DESTINATION[3] }>(frame),
                 ),
             };
-            iface.has_first_or_in_block6(high, low) || iface.has_inline6(high, low)
+            iface.has_first_or_in_block6(high, low)
+                || iface.has_behind_first6(high, low)
+                || is_foreign_that_passes6(direction, iface, high, low, may_be_local)
         }
         _ => false,
     }
+}
+
+/// Whether an IPv4 address, given as [`Ipv4::to_wire`], surely is not local, and foreign ones pass.
+#[inline(always)]
+pub fn is_foreign_that_passes(
+    direction: Direction,
+    iface: &Iface,
+    address: u64,
+    may_be_local: impl Fn(Bit) -> bool,
+) -> bool {
+    // Loopback is in no table, and is judged all the same.
+    passes_foreign(direction, iface)
+        && !Ipv4::from_wire(address as u32).is_loopback()
+        && !may_be_local(Bit::of_ipv4(address))
+}
+
+/// The same for an IPv6 address, given as [`crate::Ipv6::halves`].
+#[inline(always)]
+pub fn is_foreign_that_passes6(
+    direction: Direction,
+    iface: &Iface,
+    high: u64,
+    low: u64,
+    may_be_local: impl Fn(Bit) -> bool,
+) -> bool {
+    passes_foreign(direction, iface) && !may_be_local(Bit::of_ipv6(high, low))
+}
+
+/// Whether what is in no table of single addresses passes.
+#[inline(always)]
+fn passes_foreign(direction: Direction, iface: &Iface) -> bool {
+    !iface.has_prefixes() && (direction == Direction::Ingress || iface.unknown() == Unknown::Pass)
 }
 
 /// Eight bytes as they lie in memory.
@@ -103,7 +146,10 @@ fn pair<const FIRST: usize, const SECOND: usize>(frame: &(impl Head + ?Sized)) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Announce, Ipv4, Ipv6, Receive, Send, Slot6, Unknown};
+    use crate::{Announce, Ipv6, Receive, Send, Slot6};
+
+    /// The filter of a host where every address may be local.
+    const ALL: fn(Bit) -> bool = |_| true;
 
     const OWN: [u8; 4] = [192, 168, 0, 100];
     const OWN6: [u8; 16] = [0xfd, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
@@ -133,7 +179,7 @@ mod tests {
     #[test]
     fn an_own_address_passes_in_its_place_only() {
         for (direction, ipv4_at, ipv6_at) in [(Direction::Egress, 26, 22), (Direction::Ingress, 30, 38)] {
-            let passes = |frame: &[u8]| passes(direction, &iface(), frame);
+            let passes = |frame: &[u8]| passes(direction, &iface(), frame, ALL);
             let ipv4 = |at| frame(ETHERTYPE_IPV4, 14, 0x45, at, &OWN);
             let ipv6 = |at| frame(ETHERTYPE_IPV6, 20, 17, at, &OWN6);
             assert!(passes(&ipv4(ipv4_at)) && passes(&ipv6(ipv6_at)));
@@ -146,13 +192,36 @@ mod tests {
     #[test]
     fn icmpv6_is_looked_at_more_closely() {
         let frame = frame(ETHERTYPE_IPV6, 20, NEXT_HEADER_ICMPV6, 22, &OWN6);
-        assert!(!passes(Direction::Egress, &iface(), &frame[..]));
+        assert!(!passes(Direction::Egress, &iface(), &frame[..], ALL));
     }
 
     #[test]
     fn an_interface_without_ethernet_has_no_frames_to_glance_at() {
         let iface = Iface { flags: Iface::NO_ETHERNET, ..iface() };
         let frame = frame(ETHERTYPE_IPV4, 14, 0x45, 26, &OWN);
-        assert!(!passes(Direction::Egress, &iface, &frame[..]));
+        assert!(!passes(Direction::Egress, &iface, &frame[..], ALL));
+    }
+
+    #[test]
+    fn what_is_surely_foreign_passes_where_foreign_addresses_do() {
+        let lenient = Iface { unknown: Unknown::Pass as u8, ..iface() };
+        let by_prefix = Iface { flags: Iface::PREFIXES, ..lenient };
+        for (direction, ipv4_at, ipv6_at) in [(Direction::Egress, 26, 22), (Direction::Ingress, 30, 38)] {
+            let ipv4 = |address: [u8; 4]| frame(ETHERTYPE_IPV4, 14, 0x45, ipv4_at, &address);
+            let foreign = [ipv4([198, 51, 100, 1]), frame(ETHERTYPE_IPV6, 20, 17, ipv6_at, &[0xfd; 16])];
+            for frame in foreign.iter().map(|frame| &frame[..]) {
+                let may_pass = |iface, may_be| passes(direction, iface, frame, |_| may_be);
+                assert!(
+                    may_pass(&lenient, false) && !may_pass(&lenient, true) && !may_pass(&by_prefix, false)
+                );
+                assert_eq!(
+                    may_pass(&iface(), false),
+                    direction == Direction::Ingress,
+                    "foreign sources are dropped"
+                );
+            }
+            let loopback = ipv4([127, 0, 0, 1]);
+            assert!(!passes(direction, &lenient, &loopback[..], |_| false), "loopback is judged");
+        }
     }
 }

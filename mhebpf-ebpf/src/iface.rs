@@ -134,6 +134,12 @@ pub struct Slot6(pub Ipv6);
 
 const _: () = assert!(size_of::<Iface>() == 256);
 
+/// The bits in which an IPv4 address is another than that in a slot.
+#[inline(always)]
+fn beside(slot: Ipv4, address: u64) -> u64 {
+    u64::from(slot.to_wire()) ^ address
+}
+
 /// Below zero for zero, not for any other number with nothing in its upper half.
 #[inline(always)]
 const fn below_zero_if_zero(number: u64) -> i64 {
@@ -247,40 +253,47 @@ impl Iface {
     /// which branch is taken, and a wrong guess costs more than all compares.
     #[inline(always)]
     pub fn has_first_or_in_block(&self, address: u64) -> bool {
-        let first = u64::from(self.addresses[0].to_wire()) ^ address;
-        below_zero_if_zero(first) | below_zero_if_zero(self.beside_block(address)) < 0
+        below_zero_if_zero(beside(self.addresses[0], address))
+            | below_zero_if_zero(self.beside_block(address))
+            < 0
     }
 
-    /// Whether an IPv4 address, given as for [`Iface::has_first_or_in_block`], is in an inline slot.
+    /// Whether an IPv4 address is in a slot that is not the first.
+    #[inline(always)]
+    pub fn has_behind_first(&self, address: u64) -> bool {
+        let a = &self.addresses;
+        let is = |slot| below_zero_if_zero(beside(slot, address));
+        // Written out, so that there is no loop for the verifier to walk.
+        is(a[1]) | is(a[2]) | is(a[3]) | is(a[4]) | is(a[5]) | is(a[6]) | is(a[7]) < 0
+    }
+
+    /// Whether an IPv4 address is in an inline slot.
     #[inline(always)]
     pub fn has_inline(&self, address: u64) -> bool {
-        let a = &self.addresses;
-        let is = |slot: Ipv4| below_zero_if_zero(u64::from(slot.to_wire()) ^ address);
-        // Written out, so that there is no loop for the verifier to walk.
-        is(a[0]) | is(a[1]) | is(a[2]) | is(a[3]) | is(a[4]) | is(a[5]) | is(a[6]) | is(a[7]) < 0
+        beside(self.addresses[0], address) == 0 || self.has_behind_first(address)
     }
 
     /// The same as [`Iface::has_first_or_in_block`] for an IPv6 address, given as [`Ipv6::halves`].
     #[inline(always)]
     pub fn has_first_or_in_block6(&self, high: u64, low: u64) -> bool {
-        let first = self.addresses6[0].0.differing(high, low);
-        below_zero_unless_zero(first) & below_zero_unless_zero(self.beside_block6(high, low)) >= 0
+        below_zero_unless_zero(self.addresses6[0].0.beside(high, low))
+            & below_zero_unless_zero(self.beside_block6(high, low))
+            >= 0
     }
 
-    /// Whether an IPv6 address, given as [`Ipv6::halves`], is in an inline slot.
+    /// Whether an IPv6 address is in a slot that is not the first.
+    #[inline(always)]
+    pub fn has_behind_first6(&self, high: u64, low: u64) -> bool {
+        let a = &self.addresses6;
+        let is_not = |slot: Slot6| below_zero_unless_zero(slot.0.beside(high, low));
+        let none = is_not(a[1]) & is_not(a[2]) & is_not(a[3]);
+        none & is_not(a[4]) & is_not(a[5]) & is_not(a[6]) & is_not(a[7]) >= 0
+    }
+
+    /// Whether an IPv6 address is in an inline slot.
     #[inline(always)]
     pub fn has_inline6(&self, high: u64, low: u64) -> bool {
-        let a = &self.addresses6;
-        let is_not = |slot: Slot6| below_zero_unless_zero(slot.0.differing(high, low));
-        let none = is_not(a[0])
-            & is_not(a[1])
-            & is_not(a[2])
-            & is_not(a[3])
-            & is_not(a[4])
-            & is_not(a[5])
-            & is_not(a[6])
-            & is_not(a[7]);
-        none >= 0
+        self.addresses6[0].0.beside(high, low) == 0 || self.has_behind_first6(high, low)
     }
 
     /// Whether an IPv4 address, given as for [`Iface::has_first_or_in_block`], is in the block.
@@ -299,14 +312,14 @@ impl Iface {
     #[inline(always)]
     fn beside_block(&self, address: u64) -> u64 {
         let Block { last, behind } = self.block;
-        (address | u64::from(behind.to_wire())) ^ u64::from(last.to_wire())
+        beside(last, address | u64::from(behind.to_wire()))
     }
 
     /// Not zero if an IPv6 address is not in the block.
     #[inline(always)]
     fn beside_block6(&self, high: u64, low: u64) -> u64 {
         let behind = self.block6.behind.0.halves();
-        self.block6.last.0.differing(high | behind.0, low | behind.1)
+        self.block6.last.0.beside(high | behind.0, low | behind.1)
     }
 
     /// The own address to speak to `target` with: the first in a subnet that holds `target`, else the first

@@ -9,6 +9,7 @@
 pub mod address;
 pub mod counter;
 pub mod decide;
+pub mod filter;
 pub mod glance;
 pub mod iface;
 pub mod next_hop;
@@ -20,6 +21,7 @@ pub mod sample;
 pub use address::{Address, Ipv4, Ipv6};
 pub use counter::{CounterKey, DIRECT_COUNTS, Direction, Family, Reason};
 pub use decide::{Act, Action, AddressTables, Tables, Verdict};
+pub use filter::Filter;
 pub use iface::{
     Announce, Block, DIRECT_IFACES, HIGH_IFACES, INLINE_ADDRESSES, Iface, Receive, Send, Slot6, Unknown,
 };

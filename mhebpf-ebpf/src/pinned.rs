@@ -3,7 +3,7 @@
 /// The layout of the maps: to be raised with any change of the type, key, value or size of a map, or of what they mean.
 ///
 /// Maps of another layout are never read, nor counted on in: their programs are replaced together with them.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// What the daemon has last noted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,7 +23,7 @@ const _: () = assert!(size_of::<State>() == 16);
 mod tests {
     use super::*;
     use crate::{
-        CounterKey, DIRECT_COUNTS, FurtherOwnerKey, Iface, Ipv4, Ipv6, Neighbour, NextHopKey, Owners,
+        CounterKey, DIRECT_COUNTS, Filter, FurtherOwnerKey, Iface, Ipv4, Ipv6, Neighbour, NextHopKey, Owners,
         OwnersKey, Reason,
     };
 
@@ -32,6 +32,7 @@ mod tests {
     fn this_layout_has_these_sizes_and_reasons() {
         let sizes = [
             size_of::<Iface>(),
+            size_of::<Filter>(),
             size_of::<OwnersKey<Ipv4>>(),
             size_of::<OwnersKey<Ipv6>>(),
             size_of::<Owners>(),
@@ -43,7 +44,7 @@ mod tests {
             DIRECT_COUNTS as usize,
             size_of::<State>(),
         ];
-        assert_eq!((LAYOUT, sizes), (1, [256, 8, 20, 32, 16, 8, 20, 20, 8, 1024, 16]));
+        assert_eq!((LAYOUT, sizes), (2, [256, 65_536, 8, 20, 32, 16, 8, 20, 20, 8, 1024, 16]));
         assert_eq!((Reason::ALL[0].name(), Reason::ALL[14].name()), ("redirected", "ndp_target"));
     }
 }

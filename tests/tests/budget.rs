@@ -76,32 +76,32 @@ use self::{Direction as D, Protocol as P, Whose as W};
 
 /// Instructions as the compiler makes them, and a few more: another version of it may need those.
 const BUDGETS: [Budget; 28] = [
-    budget(W::Own(1), P::Ipv4, D::Egress, 33, 1),
-    budget(W::Own(1), P::Ipv4, D::Ingress, 31, 1),
-    budget(W::Own(8), P::Ipv4, D::Egress, 67, 1),
-    budget(W::Own(8), P::Ipv4, D::Ingress, 65, 1),
-    budget(W::Own(64), P::Ipv4, D::Egress, 71, 1),
-    budget(W::Own(64), P::Ipv4, D::Ingress, 69, 1),
-    budget(W::OwnWithoutBlock(64), P::Ipv4, D::Egress, 172, 2),
-    budget(W::OwnWithoutBlock(64), P::Ipv4, D::Ingress, 162, 2),
-    budget(W::Foreign, P::Ipv4, D::Egress, 173, 2),
-    budget(W::Foreign, P::Ipv4, D::Ingress, 160, 2),
-    budget(W::Own(1), P::Ipv6, D::Egress, 47, 1),
-    budget(W::Own(1), P::Ipv6, D::Ingress, 45, 1),
-    budget(W::Own(8), P::Ipv6, D::Egress, 76, 1),
-    budget(W::Own(8), P::Ipv6, D::Ingress, 74, 1),
-    budget(W::Own(64), P::Ipv6, D::Egress, 81, 1),
-    budget(W::Own(64), P::Ipv6, D::Ingress, 79, 1),
-    budget(W::OwnWithoutBlock(64), P::Ipv6, D::Egress, 222, 2),
-    budget(W::OwnWithoutBlock(64), P::Ipv6, D::Ingress, 182, 2),
-    budget(W::Foreign, P::Ipv6, D::Egress, 218, 2),
-    budget(W::Foreign, P::Ipv6, D::Ingress, 173, 2),
+    budget(W::Own(1), P::Ipv4, D::Egress, 42, 1),
+    budget(W::Own(1), P::Ipv4, D::Ingress, 40, 1),
+    budget(W::Own(8), P::Ipv4, D::Egress, 42, 1),
+    budget(W::Own(8), P::Ipv4, D::Ingress, 40, 1),
+    budget(W::Own(64), P::Ipv4, D::Egress, 42, 1),
+    budget(W::Own(64), P::Ipv4, D::Ingress, 40, 1),
+    budget(W::OwnWithoutBlock(64), P::Ipv4, D::Egress, 186, 2),
+    budget(W::OwnWithoutBlock(64), P::Ipv4, D::Ingress, 195, 2),
+    budget(W::Foreign, P::Ipv4, D::Egress, 103, 1),
+    budget(W::Foreign, P::Ipv4, D::Ingress, 99, 1),
+    budget(W::Own(1), P::Ipv6, D::Egress, 66, 1),
+    budget(W::Own(1), P::Ipv6, D::Ingress, 64, 1),
+    budget(W::Own(8), P::Ipv6, D::Egress, 66, 1),
+    budget(W::Own(8), P::Ipv6, D::Ingress, 64, 1),
+    budget(W::Own(64), P::Ipv6, D::Egress, 66, 1),
+    budget(W::Own(64), P::Ipv6, D::Ingress, 64, 1),
+    budget(W::OwnWithoutBlock(64), P::Ipv6, D::Egress, 268, 2),
+    budget(W::OwnWithoutBlock(64), P::Ipv6, D::Ingress, 257, 2),
+    budget(W::Foreign, P::Ipv6, D::Egress, 160, 1),
+    budget(W::Foreign, P::Ipv6, D::Ingress, 156, 1),
     budget(W::Own(1), P::Arp, D::Egress, 188, 3),
     budget(W::Own(1), P::Arp, D::Ingress, 174, 3),
     budget(W::Own(1), P::ArpReply, D::Egress, 190, 3),
     budget(W::Own(1), P::ArpReply, D::Ingress, 174, 3),
     budget(W::Own(1), P::Ndp, D::Egress, 268, 4),
-    budget(W::Own(1), P::Ndp, D::Ingress, 216, 4),
+    budget(W::Own(1), P::Ndp, D::Ingress, 220, 4),
     budget(W::Own(1), P::TaggedIpv4, D::Egress, 179, 4),
     budget(W::Own(1), P::TaggedIpv4, D::Ingress, 160, 4),
 ];
@@ -257,7 +257,7 @@ impl Map {
 
 /// Bytes of eBPF and, on x86-64, of machine code; and instructions that the verifier of Linux 6.18 looks at. A tenth more
 /// than there is: another compiler may need it.
-const SIZES: [(&str, u32, u32, u32); 2] = [(EGRESS, 33_500, 18_500, 19_300), (INGRESS, 15_500, 9_300, 4_400)];
+const SIZES: [(&str, u32, u32, u32); 2] = [(EGRESS, 36_000, 19_800, 19_900), (INGRESS, 17_500, 9_900, 4_700)];
 
 #[test]
 fn the_programs_are_no_larger_than_their_budget() -> Result<()> {

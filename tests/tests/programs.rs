@@ -5,6 +5,7 @@
 
 mod actions;
 mod explained;
+mod filtered;
 mod frames;
 mod kernel;
 mod long_run;

@@ -2,7 +2,7 @@
 //!
 //! The sizes are defaults: the daemon sets those that depend on the host when it loads the programs.
 
-use core::ptr;
+use core::{cell::UnsafeCell, ptr};
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -10,8 +10,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, RingBuf, lpm_trie::Key},
 };
 use mhebpf_ebpf::{
-    AddressTables, CounterKey, DIRECT_COUNTS as DIRECT_COUNTS_LENGTH, DIRECT_IFACES, FurtherOwnerKey,
+    AddressTables, CounterKey, DIRECT_COUNTS as DIRECT_COUNTS_LENGTH, DIRECT_IFACES, Filter, FurtherOwnerKey,
     HIGH_IFACES, Iface, Ipv4, Ipv6, Neighbour, NextHopKey, Owners, OwnersKey, Sample, Sampler, State, Tables,
+    filter::{Bit, WORDS},
 };
 
 /// Interfaces, by ifindex where that is below [`DIRECT_IFACES`]: the kernel inlines an array's lookup. The others have
@@ -25,6 +26,20 @@ static IFACES: Array<Iface> = Array::with_max_entries(DIRECT_IFACES + HIGH_IFACE
 /// can be from.
 #[map]
 static IFACE_SLOTS: HashMap<u32, u32> = HashMap::with_max_entries(HIGH_IFACES, BPF_F_NO_PREALLOC);
+
+/// Which addresses are surely not in the tables of owners. The daemon writes it as a whole.
+///
+/// A global and not an element of an array: its address is a constant in the programs, and there is no lookup with a key
+/// and registers to save.
+#[unsafe(link_section = ".bss.filter")]
+#[unsafe(no_mangle)]
+static FILTER: Global = Global(UnsafeCell::new([0; WORDS]));
+
+#[repr(transparent)]
+struct Global(UnsafeCell<Filter>);
+
+// SAFETY: programs only read it, one word at a time.
+unsafe impl Sync for Global {}
 
 /// The owners of each local IPv4 address.
 #[map]
@@ -106,6 +121,12 @@ impl Tables for BpfTables {
     #[inline(always)]
     fn iface(&self, ifindex: u32) -> Option<&Iface> {
         self.find(ifindex)
+    }
+
+    #[inline(always)]
+    fn may_be_local(&self, bit: Bit) -> bool {
+        // SAFETY: the place is within the filter. The daemon may write the word meanwhile; it is read once.
+        bit.is_set_in(unsafe { ptr::read_volatile(FILTER.0.get().cast::<u64>().add(bit.word())) })
     }
 
     #[inline(always)]

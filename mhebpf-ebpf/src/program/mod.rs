@@ -16,7 +16,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 
 use mhebpf_ebpf::{
-    Iface, Neighbour,
+    Iface, Neighbour, Tables as _,
     glance::{self, Head as _, IPV4_FRAME, IPV6_FRAME},
     packet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, NEXT_HEADER_ICMPV6},
 };
@@ -55,7 +55,8 @@ fn classify<const DIRECTION: u8>(skb: *mut __sk_buff) -> i32 {
     // SAFETY: the kernel passes a valid context, whose fields the verifier knows.
     let ifindex = unsafe { (*skb).ifindex };
     let Some(iface) = BpfTables.find(ifindex) else { return Outcome::Pass.code() };
-    if glance::passes(judge::direction(DIRECTION), iface, &SkbFrame::of(skb)) {
+    let may_be_local = |bit| BpfTables.may_be_local(bit);
+    if glance::passes(judge::direction(DIRECTION), iface, &SkbFrame::of(skb), may_be_local) {
         return Outcome::Pass.code();
     }
     look_closely::<DIRECTION>(skb, iface)

@@ -7,7 +7,9 @@ use std::{
 
 use mhebpf_ebpf::{
     AddressTables, Datagram, Direction, DiscoveryKind, FurtherOwnerKey, Iface, Ipv4, Ipv6, Neighbour,
-    Network, Owners, OwnersKey, Tables, Verdict, decide::decide,
+    Network, Owners, OwnersKey, Tables, Verdict,
+    decide::decide,
+    glance::{is_foreign_that_passes, is_foreign_that_passes6},
 };
 
 use super::protocol::{Crossing, Read};
@@ -23,29 +25,34 @@ pub fn judge(tables: &impl Tables, crossing: &Crossing) -> Option<(Verdict, Vec<
     let packet = crossing.packet()?;
     let recording = Recording { tables, read: RefCell::default() };
     let verdict = recording.iface(crossing.ifindex).map_or(Verdict::Pass, |iface| {
-        if passes_by_block(iface, crossing.way(), packet.network) {
-            return Verdict::Pass;
+        let decided = decide(&recording, crossing.way(), crossing.ifindex, iface, &packet, false, || false);
+        if passes_at_a_glance(tables, iface, crossing.way(), packet.network) {
+            Verdict::Pass
+        } else {
+            decided
         }
-        decide(&recording, crossing.way(), crossing.ifindex, iface, &packet, false, || false)
     });
     Some((verdict, recording.read.into_inner()))
 }
 
-/// Whether the glance finds the address of a datagram in the interface's block ([`mhebpf_ebpf::glance`]). That makes no
-/// difference, unless the block is behind the other tables.
-fn passes_by_block(iface: &Iface, direction: Direction, network: Network) -> bool {
+/// Whether a datagram passes by the block or the filter ([`mhebpf_ebpf::glance`]). That makes no difference, unless one of them is
+/// behind the other tables.
+fn passes_at_a_glance(tables: &impl Tables, iface: &Iface, direction: Direction, network: Network) -> bool {
     let is_sent = direction == Direction::Egress;
+    let may_be_local = |bit| tables.may_be_local(bit);
     iface.has_ethernet()
         && match network {
             Network::Ipv4(Datagram { source, destination }) => {
                 let address = if is_sent { source } else { destination };
-                iface.has_in_block(address.to_wire().into())
+                let address = address.to_wire().into();
+                iface.has_in_block(address) || is_foreign_that_passes(direction, iface, address, may_be_local)
             }
             Network::Ipv6(Datagram { source, destination }, discovery)
                 if discovery.kind == DiscoveryKind::None =>
             {
                 let (high, low) = if is_sent { source } else { destination }.halves();
                 iface.has_in_block6(high, low)
+                    || is_foreign_that_passes6(direction, iface, high, low, may_be_local)
             }
             Network::Ipv6(..) | Network::Arp(_) => false,
         }

@@ -1,6 +1,7 @@
 //! Keeping the maps equal to the [`Tables`] that the host asks for.
 
 mod family;
+mod filter;
 mod ifaces;
 mod live;
 
@@ -9,10 +10,10 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData, MapError},
 };
-use mhebpf_ebpf::{FurtherOwnerKey, Ipv4, Ipv6};
+use mhebpf_ebpf::{Filter, FurtherOwnerKey, Ipv4, Ipv6};
 
 pub use self::live::Live;
-use self::{family::FamilyMaps, ifaces::IfaceMaps};
+use self::{family::FamilyMaps, filter::FilterMap, ifaces::IfaceMaps};
 use super::raw::Raw;
 use crate::model::Tables;
 
@@ -22,6 +23,7 @@ pub(super) type Source<'a> = &'a mut dyn FnMut(&str) -> Result<aya::maps::Map>;
 /// The maps, together with what was written to them.
 pub struct Maps {
     ifaces: IfaceMaps,
+    filter: FilterMap,
     further_owners: HashMap<MapData, Raw<FurtherOwnerKey>, u8>,
     ipv4: FamilyMaps<Ipv4>,
     ipv6: FamilyMaps<Ipv6>,
@@ -32,6 +34,7 @@ impl Maps {
     pub(super) fn take(source: Source<'_>) -> Result<Self> {
         Ok(Self {
             ifaces: IfaceMaps::take(source)?,
+            filter: FilterMap::take(source)?,
             further_owners: HashMap::try_from(source("FURTHER_OWNERS")?)?,
             ipv4: FamilyMaps::take(source, ["OWNERS", "PREFIXES", "NEXT_HOPS"])?,
             ipv6: FamilyMaps::take(source, ["OWNERS6", "PREFIXES6", "NEXT_HOPS6"])?,
@@ -65,17 +68,28 @@ impl Maps {
         Ok(tables)
     }
 
+    /// The filter that is in its map, whoever has written it.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to read it.
+    pub fn read_filter(&self) -> Result<Filter> {
+        self.filter.read().context("reading the filter of local addresses")
+    }
+
     /// Brings the maps to `wanted`, writing only what differs.
     ///
     /// What is added or changed is written before anything is removed, and owners before the interfaces that
-    /// cache them: at no moment does an address that stays look foreign or owned elsewhere. An entry that
-    /// can't be written is tried again at the next call.
+    /// cache them: at no moment does an address that stays look foreign or owned elsewhere. The filter has the address of an
+    /// owner before and after there is one. An entry that can't be written is tried again at the next call.
     ///
     /// # Errors
     ///
     /// The first failure; all other entries are written nevertheless.
     pub fn write(&mut self, wanted: &Tables) -> Result<()> {
         let mut failures = Failures::default();
+        let filter = wanted.filter();
+        failures.note("adding to the filter", self.filter.add(&filter));
         for key in &wanted.further_owners {
             if !self.written.further_owners.contains(key)
                 && failures.note("adding an owner", self.further_owners.insert(Raw(*key), 1, 0))
@@ -93,6 +107,10 @@ impl Maps {
             }
         }
         self.remove_unwanted(wanted, &mut failures);
+        // Where something is still there that should not be, so are its bits.
+        if failures.count == 0 {
+            failures.note("removing from the filter", self.filter.write(filter));
+        }
         failures.into_result()
     }
 
@@ -114,8 +132,14 @@ impl Maps {
     }
 }
 
+/// A map is called as it is in the programs. In the object a global is the section that it is in, where no pin can be called so: bpffs
+/// has no use for dots yet (`bpf_lookup`, Linux 6.18).
+pub(super) fn name_in_object(name: &str) -> &str {
+    if name == "FILTER" { ".bss.filter" } else { name }
+}
+
 pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
-    ebpf.take_map(name).with_context(|| format!("the built object has no map {name}"))
+    ebpf.take_map(name_in_object(name)).with_context(|| format!("the built object has no map {name}"))
 }
 
 fn missing<'a, K: Copy + 'a>(written: impl Iterator<Item = &'a K>, wanted: impl Fn(&K) -> bool) -> Vec<K> {

@@ -17,9 +17,10 @@ use super::{Counters, Maps, StateMap};
 use crate::pins::{Generation, Pinned};
 
 /// The maps that are pinned. Those of samples are not: nobody watches when the daemon is gone.
-pub(super) const MAPS: [&str; 12] = [
+pub(super) const MAPS: [&str; 13] = [
     "IFACES",
     "IFACE_SLOTS",
+    "FILTER",
     "OWNERS",
     "OWNERS6",
     "PREFIXES",

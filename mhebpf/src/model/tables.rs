@@ -2,6 +2,7 @@
 
 mod blocks;
 mod family;
+mod filter;
 mod inline;
 #[cfg(test)]
 mod scale;

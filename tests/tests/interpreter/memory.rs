@@ -2,15 +2,15 @@
 
 use anyhow::{Context as _, Result};
 
-/// Regions, each at the start of its own 64 KiB.
+/// Regions, each at the start of its own mebibyte.
 #[derive(Default)]
 pub(crate) struct Memory {
     regions: Vec<Vec<u8>>,
 }
 
 /// No address of a region is zero, or the number of a map.
-const FIRST: u64 = 1 << 12;
-const SHIFT: u32 = 16;
+const FIRST: u64 = 1 << 8;
+const SHIFT: u32 = 20;
 
 impl Memory {
     /// Adds a region and returns its address.

@@ -1,7 +1,7 @@
 //! An interpreter of eBPF that counts: what a program executes on the way of one packet.
 //!
 //! It runs what the compiler has made, before the kernel's verifier and its JIT compiler see it, so its counts are the same on
-//! every kernel and every machine. Maps are asked through a closure. Only what programs that judge a packet use is
+//! every kernel and every machine. Maps, and the ones of global variables too, are asked through a closure. Only what programs that judge a packet use is
 //! there: an instruction or a helper that is not known is an error.
 
 mod memory;
@@ -19,13 +19,8 @@ pub(crate) type Lookup<'a> = dyn FnMut(&str, &[u8]) -> Result<Option<Vec<u8>>> +
 /// A program with all its functions, and the maps that it refers to.
 pub(crate) struct Program {
     instructions: Vec<bpf_insn>,
-    maps: HashMap<i32, Map>,
-}
-
-struct Map {
-    name: String,
-    /// Of global variables.
-    data: Vec<u8>,
+    /// Their names.
+    maps: HashMap<i32, String>,
 }
 
 /// What running a program on one packet took.
@@ -71,9 +66,7 @@ impl Program {
         let maps = (1..).zip(maps);
         Ok(Self {
             instructions: function.instructions.clone(),
-            maps: maps
-                .map(|(number, (name, map))| (number, Map { name, data: map.data().to_vec() }))
-                .collect(),
+            maps: maps.map(|(number, (name, _))| (number, name)).collect(),
         })
     }
 
@@ -201,10 +194,13 @@ impl Run<'_, '_> {
             0 => Ok(u64::from(upper.cast_unsigned()) << 32 | u64::from(lower.cast_unsigned())),
             PSEUDO_MAP_FD => Ok(u64::from(lower.cast_unsigned())),
             PSEUDO_MAP_VALUE => {
-                let data = &self.program.maps.get(&lower).context("no such map")?.data;
                 let base = match self.globals.get(&lower) {
                     Some(base) => *base,
-                    None => self.memory.add(data.clone())?,
+                    None => {
+                        let name = self.program.maps.get(&lower).context("no such map")?;
+                        let data = (self.lookup)(name, &[0; 4])?.context("globals that are nowhere")?;
+                        self.memory.add(data)?
+                    }
                 };
                 self.globals.insert(lower, base);
                 Ok(base + u64::from(upper.cast_unsigned()))
@@ -226,7 +222,7 @@ impl Run<'_, '_> {
             1 => {
                 let map = self.program.maps.get(&(r1 as i32)).context("a lookup in no map")?;
                 let key = self.memory.rest_of(r2)?;
-                match (self.lookup)(&map.name, key)? {
+                match (self.lookup)(map, key)? {
                     Some(value) => self.memory.add(value),
                     None => Ok(0),
                 }
@@ -293,6 +289,8 @@ fn compute(instruction: bpf_insn, left: u64, right: u64) -> Result<u64> {
     let code = instruction.code;
     let is_64 = code & 7 == 7;
     let bits: u32 = if is_64 { 64 } else { 32 };
+    // Swaps say the width themselves.
+    let whole = left;
     let (left, right) = if is_64 { (left, right) } else { (left & 0xffff_ffff, right & 0xffff_ffff) };
     let distance = (right as u32) % bits;
     let value = match code & 0xf0 {
@@ -326,8 +324,10 @@ fn compute(instruction: bpf_insn, left: u64, right: u64) -> Result<u64> {
             return Ok(match (instruction.imm, swaps) {
                 (16, true) => (left as u16).swap_bytes().into(),
                 (32, true) => (left as u32).swap_bytes().into(),
+                (64, true) => whole.swap_bytes(),
                 (16, false) => left & 0xffff,
                 (32, false) => left & 0xffff_ffff,
+                (64, false) => whole,
                 _ => bail!("a swap of {} bits is not known here", instruction.imm),
             });
         }

@@ -15,7 +15,7 @@ mod trial;
 
 use std::{collections::BTreeMap, fmt::Write as _, io};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use aya::{
     TestRunOptions,
     programs::{ProgramError, TestRun as _},
@@ -129,9 +129,11 @@ pub(crate) fn is_too_short(frame: &[u8]) -> bool {
 }
 
 impl Kernel {
-    /// Brings the maps to these tables.
+    /// Brings the maps to these tables, and sees to it that the filter has all local addresses and none that were local before.
     pub(crate) fn write(&mut self, tables: &Tables) -> Result<()> {
-        self.datapath.maps.write(tables)
+        self.datapath.maps.write(tables)?;
+        ensure!(*tables.filter() == self.datapath.maps.read_filter()?, "the filter is not of these tables");
+        Ok(())
     }
 
     /// Runs the program of the packet's direction. The inner error is the kernel's refusal to run it on such

@@ -27,7 +27,8 @@ pub(crate) fn verdict(tables: &Tables, crossing: &Crossing) -> Verdict {
     let Some(iface) = tables.ifaces.get(&crossing.interface) else { return Verdict::Pass };
     let verdict = verdict_at_close_look(tables, crossing, direction, iface, false);
     let frame = crossing.frame.as_slice();
-    if glance::passes(direction, iface, frame) {
+    let filter = tables.filter();
+    if glance::passes(direction, iface, frame, |bit| bit.is_set(&filter)) {
         assert_eq!(verdict, Verdict::Pass, "passes at a glance: {crossing:?}");
     } else if iface.has_ethernet() && is_glanced_at(frame) {
         let glanced = verdict_at_close_look(tables, crossing, direction, iface, true);

@@ -5,7 +5,9 @@ use std::cell::{Cell, RefCell};
 use anyhow::{Context as _, Result};
 use aya::maps::MapError;
 use elsa::FrozenVec;
-use mhebpf_ebpf::{AddressTables, FurtherOwnerKey, Iface, Ipv4, Ipv6, Neighbour, Owners, OwnersKey, Tables};
+use mhebpf_ebpf::{
+    AddressTables, FurtherOwnerKey, Iface, Ipv4, Ipv6, Neighbour, Owners, OwnersKey, Tables, filter::Bit,
+};
 
 use super::Maps;
 use crate::datapath::raw::Raw;
@@ -63,6 +65,12 @@ impl<'a> Live<'a> {
 impl Tables for Live<'_> {
     fn iface(&self, ifindex: u32) -> Option<&Iface> {
         self.keep(&self.ifaces, self.maps.ifaces.read(ifindex))
+    }
+
+    fn may_be_local(&self, bit: Bit) -> bool {
+        let none = FrozenVec::new();
+        self.keep(&none, self.maps.filter.read().map(|filter| bit.is_set(&filter)))
+            .is_none_or(|may_be| *may_be)
     }
 
     fn is_further_owner(&self, key: &FurtherOwnerKey) -> bool {
