@@ -17,7 +17,7 @@ use fire::{Fire, under_fire};
 use mhebpf_tests::{
     BpfFileSystem, Daemon, Lab, PATIENCE, PEER, daemon::READY, lab::INTERFACES, scaled, wait_until,
 };
-use pinning::{command, end, is_enforced, names, namespaces, programs, run, spawn, start, unload};
+use pinning::{command, end, is_enforced, maps, names, namespaces, programs, run, spawn, start, unload};
 use serde_json::Value;
 
 const SCHEMA: &str = include_str!("../../mhebpf/schema/status-pinned.json");
@@ -112,7 +112,7 @@ fn maps_of_another_layout_are_replaced_without_a_leak() -> Result<()> {
     let directory = file_system.directory("mhebpf");
     end(run(&lab, &directory, &[])?, libc::SIGTERM)?;
     let [namespace] = &namespaces(&directory)?[..] else { panic!("one namespace") };
-    fs::rename(namespace.join("maps-1-1"), namespace.join("maps-0-1"))?;
+    fs::rename(namespace.join(maps(1)), namespace.join("maps-0-1"))?;
     let (status, _, said) = command(&lab.host, &["status", "--pin", &directory])?;
     assert!(status == Some(1) && said.contains("another version of mhebpf (layout 0)"), "{said}");
     let fire = under_fire(&lab, |sent| {
@@ -123,7 +123,7 @@ fn maps_of_another_layout_are_replaced_without_a_leak() -> Result<()> {
         Ok(())
     })?;
     assert_eq!(fire, Fire::harmless(fire.sent));
-    assert!(names(namespace)?.contains("maps-1-2") && !names(namespace)?.contains("maps-0-1"));
+    assert!(names(namespace)?.contains(&maps(2)) && !names(namespace)?.contains("maps-0-1"));
     unload(&lab.host, &directory)?;
     lab.finish()
 }

@@ -6,7 +6,7 @@ use std::{fs, os::fd::OwnedFd};
 
 use anyhow::{Context as _, Result};
 use mhebpf_tests::{Daemon, Lab, NetNs, PATIENCE, PEER, tcx, wait_until};
-use pinning::{command, end, is_enforced, names, namespaces, programs, run, spawn, start, unload};
+use pinning::{command, end, is_enforced, maps, names, namespaces, programs, run, spawn, start, unload};
 use serde_json::Value;
 
 /// The link follows its interface to another network namespace, where that keeps its index.
@@ -77,7 +77,7 @@ fn a_take_over_that_fails_halfway_leaves_the_maps_of_what_is_in_force() -> Resul
     let ended = failing.wait_end(PATIENCE)?;
     assert!(!ended.status.success() && ended.stderr.contains("mhebpf_ingress"), "{}", ended.stderr);
     assert_eq!(tcx::programs(&lab.host, "eth0_int", tcx::Hook::Egress)?.len(), 1);
-    assert!(names(namespace)?.contains("maps-1-2"), "{:?}", names(namespace)?);
+    assert!(names(namespace)?.contains(&maps(2)), "{:?}", names(namespace)?);
     assert_eq!(written_by(&lab, &directory)?, pid);
 
     drop(full);
@@ -104,14 +104,14 @@ fn maps_that_a_killed_start_has_not_finished_are_not_taken_for_those_in_force() 
     let pid = daemon.pid();
     end(daemon, libc::SIGKILL)?;
     let [namespace] = &namespaces(&directory)?[..] else { panic!("one namespace") };
-    fs::create_dir(namespace.join("maps-1-9"))?;
+    fs::create_dir(namespace.join(maps(9)))?;
     assert_eq!(written_by(&lab, &directory)?, pid);
     let question =
         format!("explain --egress eth0_int --src {} --dst {PEER} --pin {directory}", lab.address(1));
     let (_, explained, said) = command(&lab.host, &question.split(' ').collect::<Vec<_>>())?;
     assert!(explained.contains("the pinned maps"), "{explained}{said}");
     end(run(&lab, &directory, &[])?, libc::SIGTERM)?;
-    assert!(names(namespace)?.contains("maps-1-10") && names(namespace)?.len() == 5);
+    assert!(names(namespace)?.contains(&maps(10)) && names(namespace)?.len() == 5);
     unload(&lab.host, &directory)?;
     lab.finish()
 }

@@ -92,11 +92,16 @@ pub(crate) fn all() -> Vec<Case> {
             }
         }
     }
-    for (key, count) in
-        [(Key::Hot, 64), (Key::Hot, 1_000), (Key::Random, 1_000), (Key::Hot, MOST), (Key::Random, MOST)]
-    {
-        let cases_here = datagrams("own, looked up", Whose::Own, key, count, Send::Redirect);
-        cases.extend(cases_here.into_iter().map(looked_up));
+    for (what, key, count) in [
+        ("own, no block", Key::Hot, 8),
+        ("own, no block", Key::Random, 8),
+        ("own, looked up", Key::Hot, 64),
+        ("own, looked up", Key::Hot, 1_000),
+        ("own, looked up", Key::Random, 1_000),
+        ("own, looked up", Key::Hot, MOST),
+        ("own, looked up", Key::Random, MOST),
+    ] {
+        cases.extend(datagrams(what, Whose::Own, key, count, Send::Redirect).into_iter().map(without_block));
     }
     for (key, count) in [(Key::Hot, FEW), (Key::Random, FEW), (Key::Hot, MOST), (Key::Random, MOST)] {
         cases.extend(datagrams("foreign", Whose::Foreign, key, count, Send::Redirect));
@@ -114,7 +119,7 @@ pub(crate) fn all() -> Vec<Case> {
         cases.extend(datagrams(what, whose, Key::Cold, count, Send::Redirect));
     }
     let cold = datagrams("own, looked up", Whose::Own, Key::Cold, MOST, Send::Redirect);
-    cases.extend(cold.into_iter().map(looked_up));
+    cases.extend(cold.into_iter().map(without_block));
     cases.extend(discovery());
     cases
 }
@@ -127,7 +132,7 @@ enum Whose {
 }
 
 /// The same where a block of addresses does not pass by itself: as with addresses of several interfaces mixed up.
-fn looked_up(mut case: Case) -> Case {
+fn without_block(mut case: Case) -> Case {
     case.host.unknown = Unknown::Drop;
     case
 }

@@ -76,3 +76,8 @@ pub(crate) fn names(directory: &Path) -> Result<BTreeSet<String>> {
     let entries = fs::read_dir(directory)?;
     entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
+
+/// The directory of maps of this version, by their number.
+pub(crate) fn maps(number: u32) -> String {
+    format!("maps-{}-{number}", mhebpf_ebpf::LAYOUT)
+}
