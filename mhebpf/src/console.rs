@@ -55,6 +55,33 @@ pub fn wrap_to(width: usize, text: &str, first: &str, others: &str) -> String {
     lines
 }
 
+/// The text with a `?`, as `ls` has it, for every control character but line feeds, tabs and the styles of [`Colours::paint`].
+///
+/// An interface is called what somebody likes, where only `/`, `:` and blanks are refused (`dev_valid_name`, Linux 6.18): a
+/// container's could write all over the terminal of whoever looks at it.
+pub fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(|character: char| character.is_control() && !"\n\t".contains(character)) {
+        let (before, from) = rest.split_at(at);
+        let (replaced, behind) = match style_length(from) {
+            Some(length) => from.split_at(length),
+            None => ("?", from.char_indices().nth(1).map_or("", |(second, _)| &from[second..])),
+        };
+        printable.extend([before, replaced]);
+        rest = behind;
+    }
+    printable + rest
+}
+
+/// How long the sequence is that selects a style (SGR of ECMA-48), if the text starts with one.
+fn style_length(text: &str) -> Option<usize> {
+    let parameters = text.strip_prefix("\u{1b}[")?;
+    let behind =
+        parameters.trim_start_matches(|character: char| character.is_ascii_digit() || character == ';');
+    Some(text.len() - behind.strip_prefix('m')?.len())
+}
+
 /// Prints a text on standard output. A reader that has gone away is no failure.
 ///
 /// # Errors
@@ -62,7 +89,7 @@ pub fn wrap_to(width: usize, text: &str, first: &str, others: &str) -> String {
 /// When it can't be written for another reason.
 pub fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(printable(text).as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
@@ -70,7 +97,7 @@ pub fn print(text: &str) -> io::Result<()> {
 
 /// Says something on standard error, if that can be written: a terminal may be gone, and a disk full.
 pub fn say(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    let _ = io::stderr().lock().write_all(printable(text).as_bytes());
 }
 
 #[cfg(test)]
@@ -84,6 +111,16 @@ mod tests {
         assert!(lines.lines().all(|line| line.len() <= WIDTH), "{lines}");
         assert_eq!(lines.matches("net.ipv4.conf.eth0_int.ignore_routes_with_linkdown=1").count(), 3);
         assert!(lines.starts_with("  sysctl -w net.ipv4.") && lines.contains("\n    "), "{lines}");
+    }
+
+    #[test]
+    fn names_do_not_write_all_over_the_terminal() {
+        let bold = Colours::On.paint(Style::new().bold(), "eth0");
+        assert_eq!(printable(&format!("{bold}\tup, größer\n")), format!("{bold}\tup, größer\n"));
+        assert_eq!(
+            printable("a\u{1b}[2Jb\u{1b}[1;31mc\u{1b}[31\rd\u{9b}e\u{7}"),
+            "a?[2Jb\u{1b}[1;31mc?[31?d?e?"
+        );
     }
 
     #[test]

@@ -19,9 +19,6 @@ use crate::{
     stream,
 };
 
-/// Goes to the top left corner of a terminal and clears all that is there.
-const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
-
 /// What there is to show.
 enum Seen {
     /// A daemon runs.
@@ -69,11 +66,11 @@ pub async fn run(options: &StatusOptions) -> Result<()> {
             (Seen::Daemon(status), Format::Json) => serde_json::to_string(status)?,
             (Seen::Pinned(pinned), Format::Json) => serde_json::to_string(pinned)?,
         };
-        let text = match options.output {
-            Format::Text if is_terminal => CLEAR.to_owned() + &text,
-            _ => text + "\n",
+        let printed = match options.output {
+            Format::Text if is_terminal => stream::repaint(&text),
+            _ => stream::print(&(text + "\n")),
         };
-        if !stream::print(&text).context("printing the status")? {
+        if !printed.context("printing the status")? {
             return Ok(());
         }
     }
