@@ -11,6 +11,7 @@
 pub mod binary;
 pub mod bpf_file_system;
 pub mod capture;
+mod cpu;
 pub mod craft;
 pub mod daemon;
 pub mod device;
@@ -42,6 +43,7 @@ pub mod wireguard;
 
 pub use bpf_file_system::BpfFileSystem;
 pub use capture::Captured;
+pub use cpu::stay_on_one_cpu;
 pub use daemon::{Daemon, Ended};
 pub use family::Family;
 pub use judge::GRACE;

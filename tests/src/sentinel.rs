@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeSet,
-    io, mem,
     os::fd::{AsRawFd as _, BorrowedFd},
     sync::atomic::{AtomicU64, Ordering},
     time::Instant,
@@ -16,6 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     capture::Capture,
+    cpu,
     craft::{self, Stations},
     features::{self, Feature},
     interface,
@@ -126,8 +126,8 @@ impl Fence {
         let fence = self.next.fetch_add(1, Ordering::Relaxed);
         from.run(|| {
             let mut sent = BTreeSet::new();
-            for cpu in cpus()? {
-                run_on(cpu)?;
+            for cpu in cpu::cpus()? {
+                cpu::run_on(cpu)?;
                 for link in links {
                     let sentinel =
                         Sentinel { fence, cpu: u16::try_from(cpu)?, port: u16::try_from(link.port)? };
@@ -157,32 +157,4 @@ impl Fence {
         }
         Ok(())
     }
-}
-
-/// The CPUs that this process may use.
-fn cpus() -> Result<Vec<usize>> {
-    // SAFETY: cpu_set_t is plain data for which all zeroes are valid; the kernel fills in at most its size.
-    let set = unsafe {
-        let mut set = mem::zeroed::<libc::cpu_set_t>();
-        // The process's main thread: the calling one may have been bound to a CPU by an earlier round.
-        ensure!(
-            libc::sched_getaffinity(libc::getpid(), size_of::<libc::cpu_set_t>(), &raw mut set) == 0,
-            io::Error::last_os_error()
-        );
-        set
-    };
-    // SAFETY: each index is below CPU_SETSIZE.
-    Ok((0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
-}
-
-/// Binds the calling thread to a CPU.
-fn run_on(cpu: usize) -> Result<()> {
-    // SAFETY: cpu_set_t is plain data for which all zeroes are valid; `cpu` comes from such a set.
-    let result = unsafe {
-        let mut set = mem::zeroed::<libc::cpu_set_t>();
-        libc::CPU_SET(cpu, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
-    };
-    ensure!(result == 0, "binding a thread to CPU {cpu}: {}", io::Error::last_os_error());
-    Ok(())
 }

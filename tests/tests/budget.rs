@@ -82,7 +82,7 @@ const BUDGETS: [Budget; 28] = [
     budget(W::Own(8), P::Ipv4, D::Ingress, 40, 1),
     budget(W::Own(64), P::Ipv4, D::Egress, 42, 1),
     budget(W::Own(64), P::Ipv4, D::Ingress, 40, 1),
-    budget(W::OwnWithoutBlock(64), P::Ipv4, D::Egress, 186, 2),
+    budget(W::OwnWithoutBlock(64), P::Ipv4, D::Egress, 262, 3),
     budget(W::OwnWithoutBlock(64), P::Ipv4, D::Ingress, 195, 2),
     budget(W::Foreign, P::Ipv4, D::Egress, 103, 1),
     budget(W::Foreign, P::Ipv4, D::Ingress, 99, 1),
@@ -92,7 +92,7 @@ const BUDGETS: [Budget; 28] = [
     budget(W::Own(8), P::Ipv6, D::Ingress, 64, 1),
     budget(W::Own(64), P::Ipv6, D::Egress, 66, 1),
     budget(W::Own(64), P::Ipv6, D::Ingress, 64, 1),
-    budget(W::OwnWithoutBlock(64), P::Ipv6, D::Egress, 268, 2),
+    budget(W::OwnWithoutBlock(64), P::Ipv6, D::Egress, 360, 3),
     budget(W::OwnWithoutBlock(64), P::Ipv6, D::Ingress, 257, 2),
     budget(W::Foreign, P::Ipv6, D::Egress, 160, 1),
     budget(W::Foreign, P::Ipv6, D::Ingress, 156, 1),
@@ -237,18 +237,23 @@ impl Map {
         const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
         let size = self.0.key_size() as usize;
         let key = key.get(..size).context("a key that is too short")?;
-        let mut value = vec![0_u8; self.0.value_size() as usize];
+        let size = self.0.value_size() as usize;
+        // Of a map with values for each CPU all are read.
+        let cpus = aya::util::nr_cpus().map_err(|(what, error)| io::Error::new(error.kind(), what))?;
+        let mut value = vec![0_u8; size.next_multiple_of(8) * cpus];
         let fd = self.0.fd()?;
         let fd = u64::from(fd.as_fd().as_raw_fd().cast_unsigned());
         // The beginning of `union bpf_attr` for the command; the descriptor has 32 bits, and the rest is padding.
         let attributes = [fd.to_le(), key.as_ptr() as u64, value.as_mut_ptr() as u64, 0];
-        // SAFETY: key and value have the sizes that the map was made with, and none of the programs' lookups goes to a map
-        // with values for each CPU, which would need more room.
+        // SAFETY: the key has the size that the map was made with, and the value has room for one of each CPU.
         let result = unsafe {
             libc::syscall(libc::SYS_bpf, BPF_MAP_LOOKUP_ELEM, attributes.as_ptr(), size_of_val(&attributes))
         };
         match io::Error::last_os_error() {
-            _ if result == 0 => Ok(Some(value)),
+            _ if result == 0 => {
+                value.truncate(size);
+                Ok(Some(value))
+            }
             error if error.kind() == io::ErrorKind::NotFound => Ok(None),
             error => Err(error).context("looking up a key"),
         }
@@ -257,7 +262,7 @@ impl Map {
 
 /// Bytes of eBPF and, on x86-64, of machine code; and instructions that the verifier of Linux 6.18 looks at. A tenth more
 /// than there is: another compiler may need it.
-const SIZES: [(&str, u32, u32, u32); 2] = [(EGRESS, 36_000, 19_800, 19_900), (INGRESS, 17_500, 9_900, 4_700)];
+const SIZES: [(&str, u32, u32, u32); 2] = [(EGRESS, 42_000, 23_400, 26_800), (INGRESS, 17_500, 9_900, 4_700)];
 
 #[test]
 fn the_programs_are_no_larger_than_their_budget() -> Result<()> {

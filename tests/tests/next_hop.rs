@@ -6,6 +6,7 @@ use anyhow::Result;
 use mhebpf_tests::{
     FAR, Lab, PATIENCE, PEER,
     lab::{PROBE_PORT, Router},
+    stay_on_one_cpu,
     traffic::{ARTICLE_PORT, icmp, tcp, udp},
     wait_until,
 };
@@ -106,6 +107,7 @@ fn a_changed_gateway_is_followed() -> Result<()> {
     let router = lab.add_router(SECOND_ROUTER)?;
     lab.host.ip(&format!("route add default via {PEER} dev eth0_int"))?;
     let daemon = lab.mhebpf(&[])?;
+    stay_on_one_cpu()?;
     assert_eq!(send_far(&lab, lab.address(1))?.frame.destination, lab.peer_mac(1));
     lab.host.ip(&format!("route replace default via {SECOND_ROUTER} dev eth0_int"))?;
     wait_until("the new gateway", PATIENCE, || {

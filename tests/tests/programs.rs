@@ -96,7 +96,7 @@ fn random_packets_on_random_hosts_fare_as_the_oracle_says() -> Result<()> {
 
 fn try_random(kernel: &mut Kernel, host: &Host, recipes: &[(PacketRecipe, Cb)]) -> Result<()> {
     let landmarks = Landmarks::new(host);
-    let mut trial = Trial::new(kernel, host.clone())?;
+    let mut trial = Trial::watching(kernel, host.clone())?;
     for (recipe, cb) in recipes {
         trial.run_unless_refused(&testable(recipe.build(&landmarks)), *cb)?;
     }

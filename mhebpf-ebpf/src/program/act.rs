@@ -1,6 +1,6 @@
 //! Carrying out a verdict.
 
-use core::mem::size_of;
+use core::mem::{size_of, size_of_val};
 
 use aya_ebpf::{
     bindings::__sk_buff,
@@ -35,6 +35,15 @@ const MARK_WORD: usize = 4;
 /// Marks a packet that was redirected. Other users of `skb->cb` leave rests there, hence a value that is none
 /// of theirs.
 const REDIRECTED: u32 = 0x6d68_6562;
+
+/// A `struct bpf_tunnel_key`, which the helper only reads.
+static TUNNEL_KEY: [u32; 11] = [0; 11];
+
+/// The whole of it, as kernels since Linux 6.0 have it.
+const TUNNEL_KEY_LENGTH: u32 = size_of_val(&TUNNEL_KEY) as u32;
+
+/// An id and an address: the oldest layout, which every kernel takes, but completes first where it has a longer one.
+const OLD_TUNNEL_KEY_LENGTH: u32 = 2 * size_of::<u32>() as u32;
 
 /// Does what the ruling says, and counts it.
 ///
@@ -162,16 +171,18 @@ impl Case<'_> {
 
     #[inline(always)]
     fn resolve_and_send(&self, owner: u32, mut neighbour: Neighbour) -> Outcome {
-        // An id and an address: the oldest layout of `struct bpf_tunnel_key`, which every kernel takes.
-        let mut any_key = [0u32; 2];
         // SAFETY: a valid context, and pointers to initialised memory of the sizes that are given.
         unsafe {
             // The packet carries the route by which it came here. Were its neighbour unresolved, it would
             // wait for it and then find "its" neighbour again through that route, and leave with the wrong
             // interface's hardware address (`neigh_resolve_output` by way of `skb_dst`). Tunnel metadata
             // takes the route's place.
-            let length = size_of::<[u32; 2]>() as u32;
-            let replaced = bpf_skb_set_tunnel_key(self.skb, any_key.as_mut_ptr().cast(), length, 0);
+            let any_key =
+                |length| bpf_skb_set_tunnel_key(self.skb, TUNNEL_KEY.as_ptr().cast_mut().cast(), length, 0);
+            let mut replaced = any_key(TUNNEL_KEY_LENGTH);
+            if replaced != 0 {
+                replaced = any_key(OLD_TUNNEL_KEY_LENGTH);
+            }
             if replaced != 0 {
                 report(Event::Route, frame::ifindex(self.skb), owner, replaced);
                 return Outcome::Drop;

@@ -33,13 +33,19 @@ static IFACE_SLOTS: HashMap<u32, u32> = HashMap::with_max_entries(HIGH_IFACES, B
 /// and registers to save.
 #[unsafe(link_section = ".bss.filter")]
 #[unsafe(no_mangle)]
-static FILTER: Global = Global(UnsafeCell::new([0; WORDS]));
+static FILTER: Global<Filter> = Global(UnsafeCell::new([0; WORDS]));
 
+/// The generation of all tables that a decision is made from. It is odd while the daemon writes them, and 0 before that.
+#[unsafe(link_section = ".bss.generation")]
+#[unsafe(no_mangle)]
+static GENERATION: Global<u32> = Global(UnsafeCell::new(0));
+
+/// What the daemon writes and programs read.
 #[repr(transparent)]
-struct Global(UnsafeCell<Filter>);
+struct Global<T>(UnsafeCell<T>);
 
 // SAFETY: programs only read it, one word at a time.
-unsafe impl Sync for Global {}
+unsafe impl<T> Sync for Global<T> {}
 
 /// The owners of each local IPv4 address.
 #[map]
@@ -133,6 +139,14 @@ impl Tables for BpfTables {
     fn is_further_owner(&self, key: &FurtherOwnerKey) -> bool {
         FURTHER_OWNERS.get_ptr(key).is_some()
     }
+}
+
+/// The generation of the tables, unless they are being written.
+#[inline(always)]
+pub(super) fn generation() -> Option<u32> {
+    // SAFETY: a valid pointer. Volatile: the daemon changes it.
+    let generation = unsafe { ptr::read_volatile(GENERATION.0.get()) };
+    (generation != 0 && generation & 1 == 0).then_some(generation)
 }
 
 /// The length of an address in bits.

@@ -1,6 +1,7 @@
 //! Entry points: one classifier for each direction.
 
 mod act;
+mod flows;
 mod frame;
 mod judge;
 mod maps;

@@ -2,6 +2,7 @@
 
 mod family;
 mod filter;
+mod generation;
 mod ifaces;
 mod live;
 
@@ -13,7 +14,7 @@ use aya::{
 use mhebpf_ebpf::{Filter, FurtherOwnerKey, Ipv4, Ipv6};
 
 pub use self::live::Live;
-use self::{family::FamilyMaps, filter::FilterMap, ifaces::IfaceMaps};
+use self::{family::FamilyMaps, filter::FilterMap, generation::GenerationMap, ifaces::IfaceMaps};
 use super::raw::Raw;
 use crate::model::Tables;
 
@@ -24,6 +25,7 @@ pub(super) type Source<'a> = &'a mut dyn FnMut(&str) -> Result<aya::maps::Map>;
 pub struct Maps {
     ifaces: IfaceMaps,
     filter: FilterMap,
+    generation: GenerationMap,
     further_owners: HashMap<MapData, Raw<FurtherOwnerKey>, u8>,
     ipv4: FamilyMaps<Ipv4>,
     ipv6: FamilyMaps<Ipv6>,
@@ -35,6 +37,7 @@ impl Maps {
         Ok(Self {
             ifaces: IfaceMaps::take(source)?,
             filter: FilterMap::take(source)?,
+            generation: GenerationMap::take(source)?,
             further_owners: HashMap::try_from(source("FURTHER_OWNERS")?)?,
             ipv4: FamilyMaps::take(source, ["OWNERS", "PREFIXES", "NEXT_HOPS"])?,
             ipv6: FamilyMaps::take(source, ["OWNERS6", "PREFIXES6", "NEXT_HOPS6"])?,
@@ -88,6 +91,7 @@ impl Maps {
     /// The first failure; all other entries are written nevertheless.
     pub fn write(&mut self, wanted: &Tables) -> Result<()> {
         let mut failures = Failures::default();
+        failures.note("beginning a generation", self.generation.begin());
         let filter = wanted.filter();
         failures.note("adding to the filter", self.filter.add(&filter));
         for key in &wanted.further_owners {
@@ -111,6 +115,7 @@ impl Maps {
         if failures.count == 0 {
             failures.note("removing from the filter", self.filter.write(filter));
         }
+        failures.note("ending a generation", self.generation.end());
         failures.into_result()
     }
 
@@ -135,7 +140,11 @@ impl Maps {
 /// A map is called as it is in the programs. In the object a global is the section that it is in, where no pin can be called so: bpffs
 /// has no use for dots yet (`bpf_lookup`, Linux 6.18).
 pub(super) fn name_in_object(name: &str) -> &str {
-    if name == "FILTER" { ".bss.filter" } else { name }
+    match name {
+        "FILTER" => ".bss.filter",
+        "GENERATION" => ".bss.generation",
+        other => other,
+    }
 }
 
 pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {

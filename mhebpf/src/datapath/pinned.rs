@@ -17,10 +17,11 @@ use super::{Counters, Maps, StateMap};
 use crate::pins::{Generation, Pinned};
 
 /// The maps that are pinned. Those of samples are not: nobody watches when the daemon is gone.
-pub(super) const MAPS: [&str; 13] = [
+pub(super) const MAPS: [&str; 14] = [
     "IFACES",
     "IFACE_SLOTS",
     "FILTER",
+    "GENERATION",
     "OWNERS",
     "OWNERS6",
     "PREFIXES",

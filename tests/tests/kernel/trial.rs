@@ -1,10 +1,10 @@
 //! The programs, the pure decision and the oracle, side by side on the same packets.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Cb, Counts, Kernel, REDIRECT, answer, is_too_short};
 use crate::{
-    oracle::{Crossing, Host, Verdict, judge},
+    oracle::{Action, Crossing, Host, Verdict, judge},
     subject::{self, Tables},
 };
 
@@ -16,6 +16,8 @@ pub(crate) struct Trial<'a> {
     before: Counts,
     /// What the counters must say.
     pub(crate) counts: Counts,
+    /// Whether samples are compared too, as those who watch get them: they tell the owner.
+    watching: bool,
 }
 
 impl<'a> Trial<'a> {
@@ -23,7 +25,13 @@ impl<'a> Trial<'a> {
         let tables = subject::tables(&host);
         kernel.write(&tables)?;
         let before = kernel.counts()?;
-        Ok(Self { kernel, host, tables, counts: before.clone(), before })
+        Ok(Self { kernel, host, tables, counts: before.clone(), before, watching: false })
+    }
+
+    /// The same, and what is redirected must go to its owner.
+    pub(crate) fn watching(kernel: &'a mut Kernel, host: Host) -> Result<Self> {
+        kernel.sample(u32::MAX)?;
+        Ok(Self { watching: true, ..Self::new(kernel, host)? })
     }
 
     /// Runs the program on a packet and compares; returns the verdict.
@@ -57,7 +65,25 @@ impl<'a> Trial<'a> {
         }
         let answer = answer(&self.host, crossing, cb, expected, &mut self.counts);
         ensure!(ran == answer, "{ran:?} instead of {answer:?} for {expected:?} on {crossing:?}");
+        if self.watching {
+            self.compare_owner(expected).with_context(|| format!("for {expected:?} on {crossing:?}"))?;
+        }
         Ok(Some(expected))
+    }
+
+    fn compare_owner(&mut self, expected: Verdict) -> Result<()> {
+        let (samples, _) = self.kernel.samples()?;
+        let Verdict::Violation { action, .. } = expected else {
+            ensure!(samples.is_empty(), "what passes is sampled: {samples:?}");
+            return Ok(());
+        };
+        let [sample] = samples.as_slice() else { bail!("{} samples of one packet", samples.len()) };
+        let owner = match action {
+            Action::SendBy { owner, .. } | Action::SendToGroupBy { owner, .. } => owner,
+            Action::Drop | Action::AskAs(_) => 0,
+        };
+        ensure!(sample.owner == owner, "it goes to {} and not to {owner}", sample.owner);
+        Ok(())
     }
 
     /// Compares the counters, and returns how many packets were counted.

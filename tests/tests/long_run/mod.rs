@@ -87,7 +87,7 @@ fn try_host(
     seen: &mut Seen,
 ) -> Result<()> {
     let landmarks = Landmarks::new(host);
-    let mut trial = Trial::new(kernel, host.clone())?;
+    let mut trial = Trial::watching(kernel, host.clone())?;
     let before = trial.counts.clone();
     for _ in 0..packets {
         let crossing = testable(PacketRecipe::next(generator).build(&landmarks));
