@@ -57,8 +57,9 @@ pub fn run(options: &AuditOptions) -> Result<Outcome> {
     let nft = options.nft.then(|| nftables::rules(&snapshot));
     let command = command(&snapshot.host, &snapshot.interfaces, &options.interfaces);
     let document = document::Document::new(&snapshot, findings, command, nft);
+    let colours = Colours::of_stdout();
     let text = match options.output {
-        Format::Text => report::text(&document, Colours::of_stdout()),
+        Format::Text => colours.printable(&report::text(&document, colours)),
         Format::Json => document.to_json()?,
     };
     console::print(&text).context("printing what was found")?;

@@ -34,6 +34,31 @@ impl Colours {
             Self::Off => text.to_owned(),
         }
     }
+
+    /// A report with a `?`, as `ls` has it, for every character that is not for a terminal.
+    ///
+    /// An interface is called what somebody likes, where only `/`, `:` and blanks are refused (`dev_valid_name`, Linux
+    /// 6.18): a container's could write all over the terminal of whoever looks at it.
+    pub fn printable(self, text: &str) -> String {
+        let styles = if self == Self::On { &STYLES[..] } else { &[] };
+        let mut printable = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(at) = rest.find(is_unprintable) {
+            let (before, from) = rest.split_at(at);
+            printable.push_str(before);
+            rest = match styles.iter().find(|style| from.starts_with(**style)) {
+                Some(style) => {
+                    printable.push_str(style);
+                    &from[style.len()..]
+                }
+                None => {
+                    printable.push('?');
+                    from.char_indices().nth(1).map_or("", |(second, _)| &from[second..])
+                }
+            };
+        }
+        printable + rest
+    }
 }
 
 /// Breaks a text into lines of at most [`WIDTH`] columns: the first one starts with `first`, the others with
@@ -55,31 +80,18 @@ pub fn wrap_to(width: usize, text: &str, first: &str, others: &str) -> String {
     lines
 }
 
-/// The text with a `?`, as `ls` has it, for every control character but line feeds, tabs and the styles of [`Colours::paint`].
-///
-/// An interface is called what somebody likes, where only `/`, `:` and blanks are refused (`dev_valid_name`, Linux 6.18): a
-/// container's could write all over the terminal of whoever looks at it.
-pub fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find(|character: char| character.is_control() && !"\n\t".contains(character)) {
-        let (before, from) = rest.split_at(at);
-        let (replaced, behind) = match style_length(from) {
-            Some(length) => from.split_at(length),
-            None => ("?", from.char_indices().nth(1).map_or("", |(second, _)| &from[second..])),
-        };
-        printable.extend([before, replaced]);
-        rest = behind;
-    }
-    printable + rest
-}
+/// The sequences that [`Colours::paint`] makes: plain again, bold, dimmed, red, green, yellow and cyan.
+const STYLES: [&str; 7] =
+    ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[31m", "\u{1b}[32m", "\u{1b}[33m", "\u{1b}[36m"];
 
-/// How long the sequence is that selects a style (SGR of ECMA-48), if the text starts with one.
-fn style_length(text: &str) -> Option<usize> {
-    let parameters = text.strip_prefix("\u{1b}[")?;
-    let behind =
-        parameters.trim_start_matches(|character: char| character.is_ascii_digit() || character == ';');
-    Some(text.len() - behind.strip_prefix('m')?.len())
+/// Whether a character does something else than stand where it is: controls, and those of Unicode that turn the
+/// direction of text around or have no width.
+fn is_unprintable(character: char) -> bool {
+    match character {
+        '\n' | '\t' => false,
+        '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => true,
+        _ => character.is_control(),
+    }
 }
 
 /// Prints a text on standard output. A reader that has gone away is no failure.
@@ -89,7 +101,7 @@ fn style_length(text: &str) -> Option<usize> {
 /// When it can't be written for another reason.
 pub fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(printable(text).as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
@@ -97,7 +109,7 @@ pub fn print(text: &str) -> io::Result<()> {
 
 /// Says something on standard error, if that can be written: a terminal may be gone, and a disk full.
 pub fn say(text: &str) {
-    let _ = io::stderr().lock().write_all(printable(text).as_bytes());
+    let _ = io::stderr().lock().write_all(Colours::Off.printable(text).as_bytes());
 }
 
 #[cfg(test)]
@@ -116,11 +128,11 @@ mod tests {
     #[test]
     fn names_do_not_write_all_over_the_terminal() {
         let bold = Colours::On.paint(Style::new().bold(), "eth0");
-        assert_eq!(printable(&format!("{bold}\tup, größer\n")), format!("{bold}\tup, größer\n"));
-        assert_eq!(
-            printable("a\u{1b}[2Jb\u{1b}[1;31mc\u{1b}[31\rd\u{9b}e\u{7}"),
-            "a?[2Jb\u{1b}[1;31mc?[31?d?e?"
-        );
+        let text = format!("{bold}\tup, größer\n");
+        assert_eq!(Colours::On.printable(&text), text);
+        assert_eq!(Colours::Off.printable(&text), "?[1meth0?[0m\tup, größer\n");
+        let names = "a\u{1b}[2Jb\u{1b}[8mc\u{1b}[31\rd\u{9b}e\u{7}\u{202e}f";
+        assert_eq!(Colours::On.printable(names), "a?[2Jb?[8mc?[31?d?e??f");
     }
 
     #[test]

@@ -66,8 +66,9 @@ pub async fn run(options: &ExplainOptions) -> Result<()> {
     let differences = differences(&model, &read);
     let document = Document::new(&model, &question, &explanation, kernel);
     let document = Document { source, differences, ..document };
+    let colours = Colours::of_stdout();
     let text = match options.output {
-        Format::Text => report::text(&document, Colours::of_stdout()),
+        Format::Text => colours.printable(&report::text(&document, colours)),
         Format::Json => document.to_json()?,
     };
     console::print(&text).context("printing the explanation")?;

@@ -47,7 +47,9 @@ pub async fn run(options: &MonitorOptions) -> Result<()> {
                 let packet = Packet::of(&seen);
                 let process = processes.of(seen.socket, &packet);
                 match options.output {
-                    Format::Text => report::text(&seen, &packet, process.as_ref(), colours),
+                    Format::Text => {
+                        colours.printable(&report::text(&seen, &packet, process.as_ref(), colours))
+                    }
                     Format::Json => report::json(&seen, packet, process)?,
                 }
             }

@@ -40,8 +40,9 @@ pub fn run(options: &RoutesOptions) -> Result<()> {
         .map(|ifindex| (ifindex, settings.policy(&host.name_of(ifindex))))
         .collect();
     let steering = Steering::new(&host, &policies);
+    let colours = Colours::of_stdout();
     let text = match options.output {
-        RoutesFormat::Text => report::text(&Document::new(&host, &steering), Colours::of_stdout()),
+        RoutesFormat::Text => colours.printable(&report::text(&Document::new(&host, &steering), colours)),
         RoutesFormat::Json => Document::new(&host, &steering).to_json()?,
         RoutesFormat::Ip => commands::text(&host, &steering),
     };

@@ -34,9 +34,10 @@ enum Seen {
 /// When there is neither a daemon nor anything that outlives one, or it does not answer.
 pub async fn run(options: &StatusOptions) -> Result<()> {
     let Some(period) = options.watch else {
+        let colours = Colours::of_stdout();
         let text = match (look(options).await?, options.output) {
-            (Seen::Daemon(status), Format::Text) => report::text(&status, Colours::of_stdout()),
-            (Seen::Pinned(pinned), Format::Text) => pinned::text(&pinned, Colours::of_stdout()),
+            (Seen::Daemon(status), Format::Text) => colours.printable(&report::text(&status, colours)),
+            (Seen::Pinned(pinned), Format::Text) => colours.printable(&pinned::text(&pinned, colours)),
             (Seen::Daemon(status), Format::Json) => serde_json::to_string_pretty(&status)? + "\n",
             (Seen::Pinned(pinned), Format::Json) => serde_json::to_string_pretty(&pinned)? + "\n",
         };
@@ -61,8 +62,8 @@ pub async fn run(options: &StatusOptions) -> Result<()> {
             }
         }
         let text = match (&seen, options.output) {
-            (Seen::Daemon(status), Format::Text) => report::text(status, colours),
-            (Seen::Pinned(pinned), Format::Text) => pinned::text(pinned, colours),
+            (Seen::Daemon(status), Format::Text) => colours.printable(&report::text(status, colours)),
+            (Seen::Pinned(pinned), Format::Text) => colours.printable(&pinned::text(pinned, colours)),
             (Seen::Daemon(status), Format::Json) => serde_json::to_string(status)?,
             (Seen::Pinned(pinned), Format::Json) => serde_json::to_string(pinned)?,
         };

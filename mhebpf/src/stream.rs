@@ -2,8 +2,6 @@
 
 use std::io::{self, Write as _};
 
-use crate::console::printable;
-
 /// Goes to the top left corner of a terminal and clears all that is there.
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 
@@ -13,7 +11,7 @@ const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 ///
 /// When it can't be written for another reason.
 pub fn print(text: &str) -> io::Result<bool> {
-    write(&printable(text))
+    write(text)
 }
 
 /// The same on a terminal that is cleared before.
@@ -22,7 +20,7 @@ pub fn print(text: &str) -> io::Result<bool> {
 ///
 /// As [`print`].
 pub fn repaint(text: &str) -> io::Result<bool> {
-    write(&(CLEAR.to_owned() + &printable(text)))
+    write(&(CLEAR.to_owned() + text))
 }
 
 fn write(text: &str) -> io::Result<bool> {

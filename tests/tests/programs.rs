@@ -11,6 +11,7 @@ mod kernel;
 mod long_run;
 mod oracle;
 mod random;
+mod remembered;
 mod reported;
 mod sampled;
 mod shapes;

@@ -7,7 +7,7 @@
 use core::mem::MaybeUninit;
 
 use super::{
-    flows::{self, InOrder},
+    flows,
     frame::{self, SkbBytes, SkbFrame, SkbNetwork},
     maps::BpfTables,
     report::{Event, report},
@@ -16,7 +16,7 @@ use super::{
 };
 use aya_ebpf::bindings::__sk_buff;
 use mhebpf_ebpf::{
-    Act, Datagram, Direction, Family, Iface, Location, Neighbour, Network, Packet, Reason, Verdict,
+    Act, Direction, Family, Iface, Location, Neighbour, Network, Packet, Reason, Send, Verdict,
     decide::decide,
     packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, parse_at, parse_ipv6_without_discovery},
 };
@@ -167,17 +167,14 @@ fn judge<const DIRECTION: u8, const ETHERTYPE: u16>(
         report(Event::Malformed, ifindex, ETHERTYPE.into(), 0);
         return Ruling::PASS;
     };
-    let (place, packet) = match packet.network {
-        _ if DIRECTION == INGRESS || !glanced || packet.group => (None, packet),
-        Network::Ipv4(datagram) => remember(ifindex, datagram, packet, Network::Ipv4),
-        Network::Ipv6(datagram, discovery) => {
-            remember(ifindex, datagram, packet, |datagram| Network::Ipv6(datagram, discovery))
-        }
-        Network::Arp(_) => (None, packet),
+    let flow = match packet.network {
+        // Of what goes to no group by the wrong interface, as the glance has found, and so is redirected.
+        _ if DIRECTION == INGRESS || !glanced || packet.group || iface.send() != Send::Redirect => None,
+        Network::Ipv4(datagram) => flows::Place::of(ifindex, &datagram),
+        Network::Ipv6(datagram, _) => flows::Place::of(ifindex, &datagram),
+        Network::Arp(_) => None,
     };
-    if let Some(place) = &place
-        && let Some((owner, next_hop)) = place.recall()
-    {
+    if let Some((owner, next_hop)) = flow.as_ref().and_then(flows::Place::recall) {
         address.write(next_hop);
         let family = if ETHERTYPE == ETHERTYPE_IPV4 { Family::Ipv4 } else { Family::Ipv6 };
         return Ruling::new(family, Reason::Redirected, Act::Redirect, owner, true, packet.offset);
@@ -186,32 +183,14 @@ fn judge<const DIRECTION: u8, const ETHERTYPE: u16>(
     match decide(&BpfTables, direction(DIRECTION), ifindex, iface, &packet, glanced, decapsulated) {
         Verdict::Pass => Ruling::PASS,
         Verdict::Act { family, reason, action, enforced } => {
-            if let Some(place) = &place
-                && enforced
+            if let Some(flow) = flow
                 && action.act == Act::Redirect
             {
-                place.keep(&action);
+                flow.keep(&action);
             }
             address.write(action.address);
             Ruling::new(family, reason, action.act, action.owner, enforced, packet.offset)
         }
-    }
-}
-
-/// The place of a datagram's flow, and the packet with the same addresses, read after the generation of the tables.
-#[inline(always)]
-fn remember<A: InOrder>(
-    ifindex: u32,
-    datagram: Datagram<A>,
-    packet: Packet,
-    network: impl FnOnce(Datagram<A>) -> Network,
-) -> (Option<flows::Place>, Packet) {
-    match flows::Place::of(ifindex, &datagram) {
-        Some(place) => {
-            let source = datagram.source.after(place.generation());
-            (Some(place), Packet { network: network(Datagram { source, ..datagram }), ..packet })
-        }
-        None => (None, packet),
     }
 }
 

@@ -35,10 +35,10 @@ static IFACE_SLOTS: HashMap<u32, u32> = HashMap::with_max_entries(HIGH_IFACES, B
 #[unsafe(no_mangle)]
 static FILTER: Global<Filter> = Global(UnsafeCell::new([0; WORDS]));
 
-/// The generation of all tables that a decision is made from. It is odd while the daemon writes them, and 0 before that.
-#[unsafe(link_section = ".bss.generation")]
+/// The epoch of all tables that a decision is made from. It is odd while the daemon writes them, and 0 before that.
+#[unsafe(link_section = ".bss.epoch")]
 #[unsafe(no_mangle)]
-static GENERATION: Global<u32> = Global(UnsafeCell::new(0));
+static EPOCH: Global<u32> = Global(UnsafeCell::new(0));
 
 /// What the daemon writes and programs read.
 #[repr(transparent)]
@@ -118,7 +118,7 @@ impl BpfTables {
             *unsafe { IFACE_SLOTS.get(ifindex) }?
         };
         // SAFETY: entries of arrays live as long as the program. Its fields may change meanwhile; each is read once,
-        // and any mixture of old and new is a valid `Iface`.
+        // and any mixture of old and new is a valid `Iface`: of blocks there is none, since the daemon changes them in two steps.
         IFACES.get_ptr(slot).map(|iface| unsafe { &*iface })
     }
 }
@@ -141,12 +141,12 @@ impl Tables for BpfTables {
     }
 }
 
-/// The generation of the tables, unless they are being written.
+/// The epoch of the tables, unless they are being written.
 #[inline(always)]
-pub(super) fn generation() -> Option<u32> {
+pub(super) fn epoch() -> Option<u32> {
     // SAFETY: a valid pointer. Volatile: the daemon changes it.
-    let generation = unsafe { ptr::read_volatile(GENERATION.0.get()) };
-    (generation != 0 && generation & 1 == 0).then_some(generation)
+    let epoch = unsafe { ptr::read_volatile(EPOCH.0.get()) };
+    (epoch != 0 && epoch & 1 == 0).then_some(epoch)
 }
 
 /// The length of an address in bits.

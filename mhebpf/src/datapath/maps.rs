@@ -1,8 +1,8 @@
 //! Keeping the maps equal to the [`Tables`] that the host asks for.
 
+mod epoch;
 mod family;
 mod filter;
-mod generation;
 mod ifaces;
 mod live;
 
@@ -11,10 +11,10 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData, MapError},
 };
-use mhebpf_ebpf::{Filter, FurtherOwnerKey, Ipv4, Ipv6};
+use mhebpf_ebpf::{Filter, FurtherOwnerKey, Iface, Ipv4, Ipv6};
 
 pub use self::live::Live;
-use self::{family::FamilyMaps, filter::FilterMap, generation::GenerationMap, ifaces::IfaceMaps};
+use self::{epoch::EpochMap, family::FamilyMaps, filter::FilterMap, ifaces::IfaceMaps};
 use super::raw::Raw;
 use crate::model::Tables;
 
@@ -25,7 +25,7 @@ pub(super) type Source<'a> = &'a mut dyn FnMut(&str) -> Result<aya::maps::Map>;
 pub struct Maps {
     ifaces: IfaceMaps,
     filter: FilterMap,
-    generation: GenerationMap,
+    epoch: EpochMap,
     further_owners: HashMap<MapData, Raw<FurtherOwnerKey>, u8>,
     ipv4: FamilyMaps<Ipv4>,
     ipv6: FamilyMaps<Ipv6>,
@@ -37,7 +37,7 @@ impl Maps {
         Ok(Self {
             ifaces: IfaceMaps::take(source)?,
             filter: FilterMap::take(source)?,
-            generation: GenerationMap::take(source)?,
+            epoch: EpochMap::take(source)?,
             further_owners: HashMap::try_from(source("FURTHER_OWNERS")?)?,
             ipv4: FamilyMaps::take(source, ["OWNERS", "PREFIXES", "NEXT_HOPS"])?,
             ipv6: FamilyMaps::take(source, ["OWNERS6", "PREFIXES6", "NEXT_HOPS6"])?,
@@ -84,16 +84,22 @@ impl Maps {
     ///
     /// What is added or changed is written before anything is removed, and owners before the interfaces that
     /// cache them: at no moment does an address that stays look foreign or owned elsewhere. The filter has the address of an
-    /// owner before and after there is one. An entry that can't be written is tried again at the next call.
+    /// owner before and after there is one; where it can't be written, no interface asks it. An entry that can't be written is
+    /// tried again at the next call.
     ///
     /// # Errors
     ///
     /// The first failure; all other entries are written nevertheless.
     pub fn write(&mut self, wanted: &Tables) -> Result<()> {
+        if *wanted == self.written && self.epoch.has_begun() {
+            return Ok(());
+        }
         let mut failures = Failures::default();
-        failures.note("beginning a generation", self.generation.begin());
-        let filter = wanted.filter();
-        failures.note("adding to the filter", self.filter.add(&filter));
+        failures.note("ending what the programs remember", self.epoch.end());
+        let is_filtered = failures.note("adding to the filter", self.filter.add(&wanted.filter()));
+        if !is_filtered {
+            self.write_ifaces(wanted, is_filtered, &mut failures);
+        }
         for key in &wanted.further_owners {
             if !self.written.further_owners.contains(key)
                 && failures.note("adding an owner", self.further_owners.insert(Raw(*key), 1, 0))
@@ -103,20 +109,38 @@ impl Maps {
         }
         self.ipv4.add(&mut self.written.ipv4, &wanted.ipv4, &mut failures);
         self.ipv6.add(&mut self.written.ipv6, &wanted.ipv6, &mut failures);
+        self.write_ifaces(wanted, is_filtered, &mut failures);
+        self.remove_unwanted(wanted, &mut failures);
+        failures.note("removing from the filter", self.filter.write(self.written.filter()));
+        failures.note("having the programs remember", self.epoch.begin());
+        failures.into_result()
+    }
+
+    /// Without a filter, all say that there are owners by prefix: the programs look there, and don't ask it.
+    fn write_ifaces(&mut self, wanted: &Tables, is_filtered: bool, failures: &mut Failures) {
         for (ifindex, iface) in &wanted.ifaces {
-            if self.written.ifaces.get(ifindex) != Some(iface)
-                && failures.note("updating an interface", self.ifaces.write(*ifindex, *iface))
-            {
-                self.written.ifaces.insert(*ifindex, *iface);
+            let mut iface = *iface;
+            if !is_filtered {
+                iface.flags |= Iface::PREFIXES;
+            }
+            let before = self.written.ifaces.get(ifindex);
+            if before == Some(&iface) {
+                continue;
+            }
+            // Programs read an entry while it is written. Of two blocks they could make a third one; of one and none they
+            // make at most an address of that block.
+            let blocks = |iface: &Iface| (iface.block, iface.block6);
+            if before.is_some_and(|before| blocks(before) != blocks(&iface)) {
+                let Iface { block, block6, .. } = Iface::EMPTY;
+                failures.note(
+                    "updating an interface",
+                    self.ifaces.write(*ifindex, Iface { block, block6, ..iface }),
+                );
+            }
+            if failures.note("updating an interface", self.ifaces.write(*ifindex, iface)) {
+                self.written.ifaces.insert(*ifindex, iface);
             }
         }
-        self.remove_unwanted(wanted, &mut failures);
-        // Where something is still there that should not be, so are its bits.
-        if failures.count == 0 {
-            failures.note("removing from the filter", self.filter.write(filter));
-        }
-        failures.note("ending a generation", self.generation.end());
-        failures.into_result()
     }
 
     fn remove_unwanted(&mut self, wanted: &Tables, failures: &mut Failures) {
@@ -142,7 +166,7 @@ impl Maps {
 pub(super) fn name_in_object(name: &str) -> &str {
     match name {
         "FILTER" => ".bss.filter",
-        "GENERATION" => ".bss.generation",
+        "EPOCH" => ".bss.epoch",
         other => other,
     }
 }

@@ -21,7 +21,7 @@ pub(super) const MAPS: [&str; 14] = [
     "IFACES",
     "IFACE_SLOTS",
     "FILTER",
-    "GENERATION",
+    "EPOCH",
     "OWNERS",
     "OWNERS6",
     "PREFIXES",

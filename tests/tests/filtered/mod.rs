@@ -7,11 +7,14 @@ use mhebpf::datapath::load;
 use mhebpf_ebpf::{OwnersKey, filter::Bit};
 
 use crate::{
+    DATAGRAMS, egress,
+    frames::{MACS, ethernet, ipv4},
+    kernel::{PASS, with_kernel},
     oracle::{
         Policy,
-        example::{OF_ETH1, example},
+        example::{ETH0, OF_ETH0, OF_ETH1, REMOTE, example},
     },
-    subject,
+    subject, violations,
 };
 
 #[test]
@@ -32,4 +35,22 @@ fn addresses_are_in_the_filter_even_where_not_all_find_room_in_the_maps() -> Res
     let missing = written.keys().find(|key| !Bit::of_ipv4(key.address.to_wire().into()).is_set(&filter));
     ensure!(missing.is_none(), "{missing:?} has owners and counts as foreign");
     Ok(())
+}
+
+#[test]
+fn without_a_filter_everything_is_judged() -> Result<()> {
+    with_kernel(|kernel| {
+        kernel.freeze_filter()?;
+        ensure!(
+            kernel.write(&subject::tables(&example(&Policy::STRONG))).is_err(),
+            "the filter can't be written"
+        );
+        for violation in &violations()[..2 * DATAGRAMS] {
+            let ran = kernel.run(violation, [0; 20])??;
+            ensure!(ran.code != PASS, "passes: {violation:?}");
+        }
+        let own = egress(ETH0, ethernet(&MACS, &[], &ipv4(OF_ETH0, REMOTE)));
+        ensure!(kernel.run(&own, [0; 20])??.code == PASS, "an own address");
+        Ok(())
+    })
 }

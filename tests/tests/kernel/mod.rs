@@ -13,11 +13,17 @@
 mod answer;
 mod trial;
 
-use std::{collections::BTreeMap, fmt::Write as _, io};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     TestRunOptions,
+    maps::MapInfo,
     programs::{ProgramError, TestRun as _},
 };
 use mhebpf::{
@@ -134,6 +140,28 @@ impl Kernel {
         self.datapath.maps.write(tables)?;
         ensure!(*tables.filter() == self.datapath.maps.read_filter()?, "the filter is not of these tables");
         Ok(())
+    }
+
+    /// Has the kernel refuse to write the filter.
+    pub(crate) fn freeze_filter(&mut self) -> Result<()> {
+        /// `BPF_MAP_FREEZE` of linux/bpf.h.
+        const FREEZE: libc::c_long = 22;
+        let info = self.datapath.programs.egress()?.info()?;
+        for id in info.map_ids()?.context("this kernel does not tell a program's maps")? {
+            let map = MapInfo::from_id(id)?;
+            if map.name_as_str() == Some(".bss.filter") {
+                let fd = map.fd()?;
+                // The beginning of `union bpf_attr` for the command; the rest counts as zero.
+                let attributes = [fd.as_fd().as_raw_fd()];
+                // SAFETY: the attributes have the size that is given.
+                let result = unsafe {
+                    libc::syscall(libc::SYS_bpf, FREEZE, attributes.as_ptr(), size_of_val(&attributes))
+                };
+                ensure!(result == 0, "freezing: {}", io::Error::last_os_error());
+                return Ok(());
+            }
+        }
+        bail!("the program has no filter")
     }
 
     /// Runs the program of the packet's direction. The inner error is the kernel's refusal to run it on such
