@@ -1,5 +1,7 @@
 //! What a CPU remembers of a flow, against tables that change.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use anyhow::Result;
 use mhebpf_tests::stay_on_one_cpu;
 
@@ -9,7 +11,7 @@ use crate::{
     kernel::{Trial, with_kernel},
     oracle::{
         Host, Interface, Policy, Send,
-        example::{ETH0, ETH1, OF_ETH1, OF_ETH1_6, STORAGE, example},
+        example::{ETH0, ETH1, NEIGHBOUR_6, OF_ETH1, OF_ETH1_6, OF_STORAGE, OF_STORAGE_6, STORAGE, example},
     },
 };
 
@@ -60,6 +62,26 @@ fn a_flow_that_is_remembered_fares_as_the_tables_say_now() -> Result<()> {
                 trial.finish()?;
             }
         }
+        Ok(())
+    })
+}
+
+/// There are so many that each flow finds the place of another one.
+#[test]
+fn flows_are_told_apart() -> Result<()> {
+    with_kernel(|kernel| {
+        stay_on_one_cpu()?;
+        let mut trial = Trial::watching(kernel, example(&Policy::STRONG))?;
+        for number in 0..3000 {
+            let near = Ipv4Addr::from_bits(u32::from_be_bytes([192, 168, 1, 0]) + number % 1500);
+            let near_6 = Ipv6Addr::from_bits(NEIGHBOUR_6.to_bits() + u128::from(number % 1500));
+            let flows =
+                [ip(OF_ETH1, near), ip(OF_STORAGE, near), ip(OF_ETH1_6, near_6), ip(OF_STORAGE_6, near_6)];
+            for flow in flows {
+                trial.run(&egress(ETH0, ethernet(&MACS, &[], &flow)), [0; 20])?;
+            }
+        }
+        trial.finish()?;
         Ok(())
     })
 }
