@@ -35,13 +35,11 @@ fn a_flow_that_is_remembered_fares_as_the_tables_say_now() -> Result<()> {
         |host| interface(host, ETH0, |eth0| eth0.policy = None),
         |host| host.routes.clear(),
         |host| interface(host, ETH1, |eth1| eth1.addresses.clear()),
-        // The address is another's now, or the interface's own.
+        // The addresses are another's now too, or the interface's own.
         |host| {
+            let moved = host.interface(ETH1).map(|eth1| eth1.addresses.clone()).unwrap_or_default();
             for index in [ETH0, STORAGE] {
-                let moved = |other: &mut Interface| {
-                    other.addresses.extend(example(&Policy::STRONG).interfaces[2].addresses.clone())
-                };
-                interface(host, index, moved);
+                interface(host, index, |other| other.addresses.extend(moved.clone()));
             }
         },
     ];
