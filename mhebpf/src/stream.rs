@@ -18,7 +18,7 @@ pub fn print(text: &str) -> io::Result<bool> {
 ///
 /// # Errors
 ///
-/// As [`print`].
+/// As [`print()`].
 pub fn repaint(text: &str) -> io::Result<bool> {
     write(&(CLEAR.to_owned() + text))
 }
