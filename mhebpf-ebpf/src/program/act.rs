@@ -39,7 +39,7 @@ const REDIRECTED: u32 = 0x6d68_6562;
 /// A `struct bpf_tunnel_key`, which the helper only reads.
 static TUNNEL_KEY: [u32; 11] = [0; 11];
 
-/// The whole of it, as kernels since Linux 6.0 have it.
+/// The whole of it, as newer kernels have it (Linux 6.1, and not 5.10).
 const TUNNEL_KEY_LENGTH: u32 = size_of_val(&TUNNEL_KEY) as u32;
 
 /// An id and an address: the oldest layout, which every kernel takes, but completes first where it has a longer one.

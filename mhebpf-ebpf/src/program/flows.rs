@@ -26,10 +26,10 @@ struct Flow {
     next_hop: Neighbour,
 }
 
-/// The place of one flow, whoever has it now. Only this CPU has it, and no program for packets that leave interrupts another one on the
+/// The entry of one flow, whoever has it now. Only this CPU has it, and no program for packets that leave interrupts another one on the
 /// same CPU: they run with softirqs disabled (`__dev_queue_xmit`, Linux 5.10 to 6.18). Where that is not enough, with
 /// PREEMPT_RT, the daemon lets no epoch begin.
-pub(super) struct Place {
+pub(super) struct Entry {
     flow: &'static mut Flow,
     epoch: u32,
     ifindex: u32,
@@ -37,8 +37,8 @@ pub(super) struct Place {
     destination: Neighbour,
 }
 
-impl Place {
-    /// The place of a datagram's flow; `None` where nothing is to be remembered now.
+impl Entry {
+    /// The entry of a datagram's flow; `None` where nothing is to be remembered now.
     #[inline(always)]
     pub(super) fn of<A: Copy + Into<Neighbour>>(ifindex: u32, datagram: &Datagram<A>) -> Option<Self> {
         let epoch = maps::epoch()?;

@@ -170,11 +170,11 @@ fn judge<const DIRECTION: u8, const ETHERTYPE: u16>(
     let flow = match packet.network {
         // Of what goes to no group by the wrong interface, as the glance has found, and so is redirected.
         _ if DIRECTION == INGRESS || !glanced || packet.group || iface.send() != Send::Redirect => None,
-        Network::Ipv4(datagram) => flows::Place::of(ifindex, &datagram),
-        Network::Ipv6(datagram, _) => flows::Place::of(ifindex, &datagram),
+        Network::Ipv4(datagram) => flows::Entry::of(ifindex, &datagram),
+        Network::Ipv6(datagram, _) => flows::Entry::of(ifindex, &datagram),
         Network::Arp(_) => None,
     };
-    if let Some((owner, next_hop)) = flow.as_ref().and_then(flows::Place::recall) {
+    if let Some((owner, next_hop)) = flow.as_ref().and_then(flows::Entry::recall) {
         address.write(next_hop);
         let family = if ETHERTYPE == ETHERTYPE_IPV4 { Family::Ipv4 } else { Family::Ipv6 };
         return Ruling::new(family, Reason::Redirected, Act::Redirect, owner, true, packet.offset);

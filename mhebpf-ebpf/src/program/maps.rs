@@ -2,7 +2,7 @@
 //!
 //! The sizes are defaults: the daemon sets those that depend on the host when it loads the programs.
 
-use core::{cell::UnsafeCell, ptr};
+use core::{arch::asm, cell::UnsafeCell, ptr};
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -146,6 +146,9 @@ impl Tables for BpfTables {
 pub(super) fn epoch() -> Option<u32> {
     // SAFETY: a valid pointer. Volatile: the daemon changes it.
     let epoch = unsafe { ptr::read_volatile(EPOCH.0.get()) };
+    // What comes of the tables is read after this: the compiler might do it before.
+    // SAFETY: no instruction at all.
+    unsafe { asm!("", options(nostack)) };
     (epoch != 0 && epoch & 1 == 0).then_some(epoch)
 }
 
