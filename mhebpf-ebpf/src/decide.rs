@@ -10,8 +10,8 @@ use crate::{
 pub trait Tables: AddressTables<Ipv4> + AddressTables<Ipv6> {
     /// The interface with this index.
     fn iface(&self, ifindex: u32) -> Option<&Iface>;
-    /// Whether an address with this bit in the [`crate::Filter`] may be local. It is asked at a [`crate::glance`] only, and tables without a
-    /// filter promise nothing.
+    /// Whether an address with this bit in the [`crate::Filter`] may be local. It is asked at a [`crate::glance`] only, and
+    /// tables without a filter promise nothing.
     #[inline(always)]
     fn may_be_local(&self, _: Bit) -> bool {
         true

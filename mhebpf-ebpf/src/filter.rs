@@ -3,8 +3,8 @@
 //!
 //! That saves the lookup of nearly all foreign addresses. The local ones of both families and of all VRFs are in one filter.
 
-/// How many words the filter has: 64 KiB, which a second-level cache holds. With 10,000 local addresses 2% of the foreign ones may be
-/// local by it, with 100,000 17%.
+/// How many words the filter has: 64 KiB, which a second-level cache holds. With 10,000 local addresses 2% of the foreign
+/// ones may be local by it, with 100,000 17%.
 pub const WORDS: usize = 1 << WORD_BITS;
 
 const WORD_BITS: u32 = 13;

@@ -26,9 +26,9 @@ struct Flow {
     next_hop: Neighbour,
 }
 
-/// The entry of one flow, whoever has it now. Only this CPU has it, and no program for packets that leave interrupts another one on the
-/// same CPU: they run with softirqs disabled (`__dev_queue_xmit`, Linux 5.10 to 6.18). Where that is not enough, with
-/// PREEMPT_RT, the daemon lets no epoch begin.
+/// The entry of one flow, whoever has it now. Only this CPU has it, and no program for packets that leave interrupts
+/// another one on the same CPU: they run with softirqs disabled (`__dev_queue_xmit`, Linux 5.10 to 6.18). Where that is
+/// not enough, with PREEMPT_RT, the daemon lets no epoch begin.
 pub(super) struct Entry {
     flow: &'static mut Flow,
     epoch: u32,

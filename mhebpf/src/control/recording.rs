@@ -35,8 +35,8 @@ pub fn judge(tables: &impl Tables, crossing: &Crossing) -> Option<(Verdict, Vec<
     Some((verdict, recording.read.into_inner()))
 }
 
-/// Whether a datagram passes by the block or the filter ([`mhebpf_ebpf::glance`]). That makes no difference, unless one of them is
-/// behind the other tables.
+/// Whether a datagram passes by the block or the filter ([`mhebpf_ebpf::glance`]). That makes no difference, unless one of
+/// them is behind the other tables.
 fn passes_at_a_glance(tables: &impl Tables, iface: &Iface, direction: Direction, network: Network) -> bool {
     let is_sent = direction == Direction::Egress;
     let may_be_local = |bit| tables.may_be_local(bit);

@@ -161,8 +161,8 @@ impl Maps {
     }
 }
 
-/// A map is called as it is in the programs. In the object a global is the section that it is in, where no pin can be called so: bpffs
-/// has no use for dots yet (`bpf_lookup`, Linux 6.18).
+/// A map is called as it is in the programs. In the object a global is the section that it is in, and no pin can be called
+/// that: bpffs keeps dots for later (`bpf_lookup`, Linux 6.18).
 pub(super) fn name_in_object(name: &str) -> &str {
     match name {
         "FILTER" => ".bss.filter",

@@ -1,8 +1,8 @@
 //! An interpreter of eBPF that counts: what a program executes on the way of one packet.
 //!
 //! It runs what the compiler has made, before the kernel's verifier and its JIT compiler see it, so its counts are the same on
-//! every kernel and every machine. Maps, and the ones of global variables too, are asked through a closure. Only what programs that judge a packet use is
-//! there: an instruction or a helper that is not known is an error.
+//! every kernel and every machine. Maps, those of global variables too, are asked through a closure. Only what programs
+//! that judge a packet use is there: an instruction or a helper that is not known is an error.
 
 mod memory;
 
