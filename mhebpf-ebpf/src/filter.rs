@@ -16,8 +16,9 @@ pub type Filter = [u64; WORDS];
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bit(u64);
 
-/// 2^64 by the golden ratio, made odd (Knuth, The Art of Computer Programming, volume 3, section 6.4).
-const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+/// 2^64 by the golden ratio, made odd: the uppermost bits of a product by it depend on all of a number's (Knuth, The Art
+/// of Computer Programming, volume 3, section 6.4).
+pub const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Bit {
     /// Of an IPv4 address, given as [`crate::Ipv4::to_wire`] has it.
@@ -84,11 +85,8 @@ mod tests {
     fn addresses_of_every_pattern_are_told_apart() {
         let ipv4 = |step: u32| {
             move |n: u32| {
-                Bit::of_ipv4(
-                    Ipv4::new(0x0a00_0000_u32.wrapping_add(n.wrapping_mul(step)).to_be_bytes())
-                        .to_wire()
-                        .into(),
-                )
+                let address = 0x0a00_0000_u32.wrapping_add(n.wrapping_mul(step));
+                Bit::of_ipv4(Ipv4::new(address.to_be_bytes()).to_wire().into())
             }
         };
         let ipv6 = |shift: u32| {

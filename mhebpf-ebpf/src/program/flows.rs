@@ -5,7 +5,7 @@
 //! the epoch of the tables that it was made from, and counts in no other.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
-use mhebpf_ebpf::{Action, Datagram, Neighbour};
+use mhebpf_ebpf::{Action, Datagram, Neighbour, filter::FACTOR};
 
 use super::maps;
 
@@ -79,8 +79,7 @@ impl Entry {
 fn index(source: &Neighbour, destination: &Neighbour) -> u32 {
     let family = if destination.family == Neighbour::INET { 0 } else { FLOWS_OF_FAMILY };
     let number = word(source).rotate_left(16) ^ word(destination);
-    // The uppermost bits of a product by a large number depend on all bits.
-    let product = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let product = u64::from(number).wrapping_mul(FACTOR);
     (product >> (u64::BITS - FLOWS_OF_FAMILY.trailing_zeros())) as u32 + family
 }
 
