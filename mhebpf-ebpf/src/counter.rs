@@ -60,6 +60,8 @@ pub enum Reason {
     NdpSender = 13,
     /// A neighbour solicitation that asks for an address owned elsewhere.
     NdpTarget = 14,
+    /// An IGMP message had a source address owned elsewhere; it left with one of its own interface.
+    IgmpRewritten = 15,
 }
 
 impl Direction {
@@ -106,7 +108,7 @@ impl Family {
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Redirected,
         Self::WrongSource,
         Self::NoRoute,
@@ -122,6 +124,7 @@ impl Reason {
         Self::TooBig,
         Self::NdpSender,
         Self::NdpTarget,
+        Self::IgmpRewritten,
     ];
 
     /// Reads a [`CounterKey::reason`].
@@ -147,6 +150,7 @@ impl Reason {
             Self::TooBig => "too_big",
             Self::NdpSender => "ndp_sender",
             Self::NdpTarget => "ndp_target",
+            Self::IgmpRewritten => "igmp_rewritten",
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use crate::{
     Address, Announce, Arp, ArpOperation, Datagram, Direction, Discovery, DiscoveryKind, Family,
-    FurtherOwnerKey, INLINE_OWNERS, Iface, Ipv4, Ipv6, Neighbour, Network, Owners, OwnersKey, Packet, Reason,
-    Receive, Send, Unknown, filter::Bit,
+    FurtherOwnerKey, INLINE_OWNERS, Iface, Ipv4, Ipv6, Mac, Neighbour, Network, Owners, OwnersKey, Packet,
+    Reason, Receive, Send, Unknown,
+    filter::Bit,
+    packet::PROTOCOL_IGMP,
 };
 
 /// What is known of the host: the BPF maps in the kernel, plain collections elsewhere.
@@ -16,7 +18,7 @@ pub trait Tables: AddressTables<Ipv4> + AddressTables<Ipv6> {
     fn may_be_local(&self, _: Bit) -> bool {
         true
     }
-    /// Whether an interface is among the owners for which [`Owners`] has no room.
+    /// Whether an interface is in a set: of the owners for which [`Owners`] has no room, or of carriers.
     fn is_further_owner(&self, key: &FurtherOwnerKey) -> bool;
 }
 
@@ -28,6 +30,18 @@ pub trait AddressTables<A> {
     fn owners_by_prefix(&self, key: &OwnersKey<A>) -> Option<&Owners>;
     /// The next hop from `owner` to `destination`, by the longest prefix.
     fn next_hop(&self, owner: u32, destination: A) -> Option<&Neighbour>;
+}
+
+/// What is known of a packet besides what was parsed. It is asked only where it matters, which is rarely.
+pub trait Metadata {
+    /// Whether it came in by an interface before, and so is forwarded or bridged (`skb->ingress_ifindex`).
+    fn has_arrived(&self) -> bool;
+    /// Whether it came out of an IPsec tunnel or transport.
+    fn is_decapsulated(&self) -> bool;
+    /// The source of its Ethernet header, where the interface has one.
+    fn source_mac(&self) -> Mac;
+    /// The destination of its Ethernet header, where the interface has one.
+    fn destination_mac(&self) -> Mac;
 }
 
 /// What becomes of a packet.
@@ -58,9 +72,9 @@ pub struct Action {
     pub act: Act,
     /// For [`Act::Redirect`] and [`Act::RedirectGroup`] the interface that owns the source address, else 0.
     pub owner: u32,
-    /// For [`Act::Redirect`] the next hop, on-link on the owner. For [`Act::RewriteSender`] the IPv4 address: one of
-    /// this interface, or [`Ipv4::UNSPECIFIED`], which claims nothing (RFC 5227 section 2.1.1). Else
-    /// [`Neighbour::DESTINATION`].
+    /// For [`Act::Redirect`] the next hop, on-link on the owner. For [`Act::RewriteSender`] and [`Act::RewriteSource`] the
+    /// IPv4 address: one of this interface, or [`Ipv4::UNSPECIFIED`], which claims nothing (RFC 5227 section 2.1.1, RFC 3376
+    /// section 4.2.13). Else [`Neighbour::DESTINATION`].
     pub address: Neighbour,
 }
 
@@ -76,6 +90,8 @@ pub enum Act {
     RedirectGroup,
     /// An ARP request leaves with another sender protocol address.
     RewriteSender,
+    /// An IGMP message leaves with another source address.
+    RewriteSource,
 }
 
 impl Action {
@@ -86,21 +102,20 @@ impl Action {
 /// Decides on a packet that crosses the interface `ifindex`, whose entry in the tables is `iface`.
 ///
 /// Section 3.3.4.2 of RFC 1122: (A) on ingress by the destination, (B) on egress by the source; for ARP and NDP
-/// by the addresses that they ask for or announce. Packets that are forwarded are not for this function: they
-/// are nobody's violation. `decapsulated` says whether a packet that arrives came out of an IPsec tunnel or
-/// transport; it is asked only where that matters. `glanced` says that the address of a datagram was not found among
-/// the inline ones ([`crate::glance`]), and saves looking for it there again.
+/// by the addresses that they ask for or announce. What this host forwards is judged by its source too: that can be one of its
+/// own, by address translation. What it bridges is not its own. `glanced` says that the address of a datagram was not found
+/// among the inline ones ([`crate::glance`]), and saves looking for it there again.
 #[inline(always)]
-pub fn decide<T: Tables>(
+pub fn decide<T: Tables, M: Metadata>(
     tables: &T,
     direction: Direction,
     ifindex: u32,
     iface: &Iface,
     packet: &Packet,
     glanced: bool,
-    decapsulated: impl Fn() -> bool,
+    metadata: &M,
 ) -> Verdict {
-    let at = Place { tables, ifindex, iface, glanced };
+    let at = Place { tables, ifindex, iface, glanced, metadata };
     match (direction, packet.network) {
         (Direction::Egress, Network::Ipv4(datagram)) => at.send(Family::Ipv4, datagram, packet.group),
         (Direction::Egress, Network::Ipv6(datagram, discovery)) => {
@@ -112,14 +127,47 @@ pub fn decide<T: Tables>(
             at.send(Family::Ipv6, datagram, packet.group)
         }
         (Direction::Egress, Network::Arp(arp)) => at.send_arp(arp),
-        (Direction::Ingress, Network::Ipv4(datagram)) => at.receive(Family::Ipv4, datagram, decapsulated),
-        (Direction::Ingress, Network::Ipv6(datagram, discovery)) => {
-            match at.receive(Family::Ipv6, datagram, decapsulated) {
-                Verdict::Pass if discovery.kind == DiscoveryKind::Solicitation => at.solicit(discovery),
-                verdict => verdict,
-            }
-        }
+        (Direction::Ingress, Network::Ipv4(datagram)) => at.receive(Family::Ipv4, datagram),
+        (Direction::Ingress, Network::Ipv6(datagram, discovery)) => match at.receive(Family::Ipv6, datagram) {
+            Verdict::Pass if discovery.kind == DiscoveryKind::Solicitation => at.solicit(discovery),
+            verdict => verdict,
+        },
         (Direction::Ingress, Network::Arp(arp)) => at.receive_arp(arp),
+    }
+}
+
+/// Where a packet that leaves comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// A process of this host, or its kernel.
+    Local,
+    /// Another host: this one routed it.
+    Forwarded,
+    /// Another host, whose Ethernet header it still has.
+    Bridged,
+}
+
+impl Origin {
+    /// Whence a packet that leaves by an interface comes. What was routed has the interface's own hardware address as its source.
+    #[inline(always)]
+    pub fn of(iface: &Iface, metadata: &impl Metadata) -> Self {
+        if !metadata.has_arrived() {
+            Self::Local
+        } else if !iface.has_ethernet() || metadata.source_mac() == iface.mac() {
+            Self::Forwarded
+        } else {
+            Self::Bridged
+        }
+    }
+
+    /// The policy for the datagrams of that origin.
+    #[inline(always)]
+    pub const fn send(self, iface: &Iface) -> Send {
+        match self {
+            Self::Local => iface.send(),
+            Self::Forwarded => iface.forwarded(),
+            Self::Bridged => Send::Off,
+        }
     }
 }
 
@@ -136,14 +184,15 @@ enum Standing<'a> {
 }
 
 /// An interface, and what is known of the host.
-struct Place<'a, T> {
+struct Place<'a, T, M> {
     tables: &'a T,
     ifindex: u32,
     iface: &'a Iface,
     glanced: bool,
+    metadata: &'a M,
 }
 
-impl<'a, T: Tables> Place<'a, T> {
+impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
     #[inline(always)]
     fn standing<A: Address>(&self, address: A) -> Standing<'a>
     where
@@ -196,17 +245,30 @@ impl<'a, T: Tables> Place<'a, T> {
     where
         T: AddressTables<A>,
     {
-        let send = self.iface.send();
+        let standing = self.standing_of_datagram(datagram.source);
+        if let Standing::Own = standing {
+            return Verdict::Pass;
+        }
+        let origin = Origin::of(self.iface, self.metadata);
+        let send = origin.send(self.iface);
         if send == Send::Off {
             return Verdict::Pass;
         }
         let enforced = send.is_enforced();
-        let owners = match self.standing_of_datagram(datagram.source) {
+        let owners = match standing {
             Standing::Own => return Verdict::Pass,
             Standing::Loopback => return drop(family, Reason::Loopback, enforced),
+            // Hosts behind this one send from addresses of their own.
+            Standing::Foreign if origin == Origin::Forwarded => return Verdict::Pass,
             Standing::Foreign => return self.foreign(family, enforced),
             Standing::Elsewhere(owners) => owners,
         };
+        if self.is_carried(|| self.metadata.source_mac()) {
+            return Verdict::Pass;
+        }
+        if family == Family::Ipv4 && datagram.protocol == PROTOCOL_IGMP {
+            return self.join(datagram.destination, enforced);
+        }
         if send == Send::Drop {
             return drop(family, Reason::WrongSource, enforced);
         }
@@ -215,13 +277,46 @@ impl<'a, T: Tables> Place<'a, T> {
         Verdict::Act { family, reason, action, enforced }
     }
 
+    /// An IGMP message with another interface's source. A membership is one of this link, so it stays here, with an own
+    /// address, or with none (RFC 3376 section 4.2.13, which snooping switches accept: RFC 4541 section 2.1.1).
     #[inline(always)]
-    fn receive<A: Address>(
-        &self,
-        family: Family,
-        datagram: Datagram<A>,
-        decapsulated: impl Fn() -> bool,
-    ) -> Verdict
+    fn join<A: Address>(&self, group: A, enforced: bool) -> Verdict {
+        let neighbour: Neighbour = group.into();
+        let address = self.iface.address_towards(Ipv4::from_wire(neighbour.address[0]));
+        let action =
+            Action { act: Act::RewriteSource, owner: 0, address: address.unwrap_or(Ipv4::UNSPECIFIED).into() };
+        Verdict::Act { family: Family::Ipv4, reason: Reason::IgmpRewritten, action, enforced }
+    }
+
+    /// Whether a hardware address is that of a macvlan or macvtap of this host whose frames cross the interface: the programs
+    /// of that device have judged them, or will.
+    #[inline(always)]
+    fn is_carried(&self, mac: impl Fn() -> Mac) -> bool {
+        self.iface.carries()
+            && self.tables.is_further_owner(&FurtherOwnerKey::carrier(mac(), self.ifindex))
+    }
+
+    /// Whether a frame that arrives, with an address of these owners, is for one of them that lies on this interface: by its
+    /// hardware address, or as one for a group, which they get as well.
+    #[inline(always)]
+    fn is_for_carried(&self, owners: &Owners) -> bool {
+        if !self.iface.carries() {
+            return false;
+        }
+        let destination = self.metadata.destination_mac();
+        if !destination.is_group() {
+            return self.is_carried(|| destination);
+        }
+        const { assert!(INLINE_OWNERS == 4) };
+        let is_above = |owner| {
+            owner != 0 && self.tables.iface(owner).is_some_and(|iface| self.is_carried(|| iface.mac()))
+        };
+        let o = &owners.inline;
+        is_above(o[0]) || is_above(o[1]) || is_above(o[2]) || is_above(o[3])
+    }
+
+    #[inline(always)]
+    fn receive<A: Address>(&self, family: Family, datagram: Datagram<A>) -> Verdict
     where
         T: AddressTables<A>,
     {
@@ -234,9 +329,10 @@ impl<'a, T: Tables> Place<'a, T> {
             Standing::Own | Standing::Foreign => Verdict::Pass,
             Standing::Loopback => drop(family, Reason::Loopback, enforced),
             // What carried it here was for this interface, and what is inside the security policies judge.
-            Standing::Elsewhere(_) if decapsulated() => Verdict::Pass,
+            Standing::Elsewhere(_) if self.metadata.is_decapsulated() => Verdict::Pass,
             // Only a local route can make a group look like an address of the host.
             Standing::Elsewhere(_) if datagram.destination.is_group() => Verdict::Pass,
+            Standing::Elsewhere(owners) if self.is_for_carried(owners) => Verdict::Pass,
             Standing::Elsewhere(_) => drop(family, Reason::WrongDestination, enforced),
         }
     }
@@ -248,10 +344,18 @@ impl<'a, T: Tables> Place<'a, T> {
             return Verdict::Pass;
         }
         let enforced = announce.is_enforced();
-        match self.standing(arp.sender) {
+        let standing = self.standing(arp.sender);
+        if let Standing::Own = standing {
+            return Verdict::Pass;
+        }
+        if Origin::of(self.iface, self.metadata) == Origin::Bridged {
+            return Verdict::Pass;
+        }
+        match standing {
             Standing::Own => return Verdict::Pass,
             Standing::Loopback => return drop(Family::Arp, Reason::Loopback, enforced),
             Standing::Foreign => return self.foreign(Family::Arp, enforced),
+            Standing::Elsewhere(_) if self.is_carried(|| arp.hardware) => return Verdict::Pass,
             Standing::Elsewhere(_) => {}
         }
         if arp.operation == ArpOperation::Reply || arp.is_gratuitous() {
@@ -280,6 +384,7 @@ impl<'a, T: Tables> Place<'a, T> {
         match self.standing(arp.target) {
             Standing::Own | Standing::Foreign => Verdict::Pass,
             Standing::Loopback => drop(Family::Arp, Reason::Loopback, enforced),
+            Standing::Elsewhere(owners) if self.is_for_carried(owners) => Verdict::Pass,
             Standing::Elsewhere(_) => drop(Family::Arp, Reason::ArpTarget, enforced),
         }
     }
@@ -288,17 +393,25 @@ impl<'a, T: Tables> Place<'a, T> {
     /// Linux 6.18), so nothing needs rewriting as it does for ARP.
     #[inline(always)]
     fn advertise(&self, discovery: Discovery) -> Verdict {
-        self.discovered(discovery.target, Reason::NdpSender)
+        self.discovered(discovery.target, Reason::NdpSender, |_| {
+            Origin::of(self.iface, self.metadata) == Origin::Bridged
+                || self.is_carried(|| self.metadata.source_mac())
+        })
     }
 
     /// A solicitation that arrives.
     #[inline(always)]
     fn solicit(&self, discovery: Discovery) -> Verdict {
-        self.discovered(discovery.target, Reason::NdpTarget)
+        self.discovered(discovery.target, Reason::NdpTarget, |owners| self.is_for_carried(owners))
     }
 
     #[inline(always)]
-    fn discovered(&self, target: Ipv6, reason: Reason) -> Verdict {
+    fn discovered(
+        &self,
+        target: Ipv6,
+        reason: Reason,
+        is_others_business: impl FnOnce(&Owners) -> bool,
+    ) -> Verdict {
         let announce = self.iface.announce();
         if announce == Announce::Off {
             return Verdict::Pass;
@@ -307,6 +420,7 @@ impl<'a, T: Tables> Place<'a, T> {
         match self.standing(target) {
             Standing::Own | Standing::Foreign => Verdict::Pass,
             Standing::Loopback => drop(Family::Ndp, Reason::Loopback, enforced),
+            Standing::Elsewhere(owners) if is_others_business(owners) => Verdict::Pass,
             Standing::Elsewhere(_) => drop(Family::Ndp, reason, enforced),
         }
     }
@@ -315,6 +429,12 @@ impl<'a, T: Tables> Place<'a, T> {
     fn foreign(&self, family: Family, enforced: bool) -> Verdict {
         match self.iface.unknown() {
             Unknown::Pass => Verdict::Pass,
+            // A guest's, behind a macvlan or macvtap: it is another host.
+            Unknown::Drop
+                if self.iface.has_ethernet() && self.metadata.source_mac() != self.iface.mac() =>
+            {
+                Verdict::Pass
+            }
             Unknown::Drop => drop(family, Reason::UnknownSource, enforced),
         }
     }

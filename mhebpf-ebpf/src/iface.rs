@@ -1,6 +1,6 @@
 //! What the programs know of an interface: its policy, state and first addresses.
 
-use crate::{Ipv4, Ipv6};
+use crate::{Ipv4, Ipv6, Mac};
 
 /// How many addresses of each family an [`Iface`] carries inline.
 pub const INLINE_ADDRESSES: usize = 8;
@@ -23,6 +23,19 @@ pub enum Send {
     Drop = 2,
     /// It leaves through the owner, to the owner's own next hop.
     Redirect = 3,
+}
+
+impl Send {
+    /// Reads an [`Iface::send`] or [`Iface::forwarded`].
+    #[inline(always)]
+    const fn from_u8(value: u8) -> Self {
+        match value {
+            1 => Self::Observe,
+            2 => Self::Drop,
+            3 => Self::Redirect,
+            _ => Self::Off,
+        }
+    }
 }
 
 /// What happens to a datagram that arrives for an address owned elsewhere.
@@ -93,7 +106,8 @@ pub struct Iface {
     pub announce: u8,
     /// An [`Unknown`].
     pub unknown: u8,
-    /// A union of [`Iface::UP`], [`Iface::ROUTE_LOCALNET`], [`Iface::NO_ETHERNET`] and [`Iface::PREFIXES`].
+    /// A union of [`Iface::UP`], [`Iface::ROUTE_LOCALNET`], [`Iface::NO_ETHERNET`], [`Iface::PREFIXES`] and
+    /// [`Iface::CARRIES`].
     pub flags: u32,
     /// The set of addresses that this interface's are compared with: the index of its VRF, 0 outside one.
     pub domain: u32,
@@ -101,8 +115,10 @@ pub struct Iface {
     pub mtu: u32,
     /// The hardware address.
     pub mac: [u8; 6],
+    /// A [`Send`], for packets that were forwarded.
+    pub forwarded: u8,
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
     /// Owned IPv4 addresses, one of each subnet first; [`Ipv4::UNSPECIFIED`] marks an empty slot.
     pub addresses: [Ipv4; INLINE_ADDRESSES],
     /// A block of IPv4 addresses of which each is owned or foreign, and passes either way.
@@ -162,6 +178,9 @@ impl Iface {
     pub const NO_ETHERNET: u32 = 1 << 2;
     /// In the interface's domain some addresses are owned by prefix.
     pub const PREFIXES: u32 = 1 << 3;
+    /// Frames of macvlans or macvtaps of this host cross the interface, each with a hardware address of its own: see
+    /// [`crate::FurtherOwnerKey::carrier`].
+    pub const CARRIES: u32 = 1 << 4;
 
     /// An interface that is down, has no address and no policy.
     pub const EMPTY: Self = Self {
@@ -173,7 +192,8 @@ impl Iface {
         domain: 0,
         mtu: 0,
         mac: [0; 6],
-        reserved: [0; 2],
+        forwarded: Send::Off as u8,
+        reserved: 0,
         addresses: [Ipv4::UNSPECIFIED; INLINE_ADDRESSES],
         block: Block { last: Ipv4::UNSPECIFIED, behind: Ipv4::UNSPECIFIED },
         addresses6: [Slot6(Ipv6::UNSPECIFIED); INLINE_ADDRESSES],
@@ -182,15 +202,28 @@ impl Iface {
         reserved_too: [0; 24],
     };
 
-    /// The policy for packets that leave. An unknown number counts as [`Send::Off`].
+    /// The policy for packets of local origin that leave. An unknown number counts as [`Send::Off`].
     #[inline(always)]
     pub const fn send(&self) -> Send {
-        match self.send {
-            1 => Send::Observe,
-            2 => Send::Drop,
-            3 => Send::Redirect,
-            _ => Send::Off,
-        }
+        Send::from_u8(self.send)
+    }
+
+    /// The policy for packets that this host forwards. An unknown number counts as [`Send::Off`].
+    #[inline(always)]
+    pub const fn forwarded(&self) -> Send {
+        Send::from_u8(self.forwarded)
+    }
+
+    /// The hardware address.
+    #[inline(always)]
+    pub const fn mac(&self) -> Mac {
+        Mac::new(self.mac)
+    }
+
+    /// Whether frames of other devices of this host, with hardware addresses of their own, cross the interface.
+    #[inline(always)]
+    pub const fn carries(&self) -> bool {
+        self.flags & Self::CARRIES != 0
     }
 
     /// The policy for datagrams that arrive. An unknown number counts as [`Receive::Off`].

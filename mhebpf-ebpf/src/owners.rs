@@ -1,5 +1,7 @@
 //! Who owns a local address.
 
+use crate::Mac;
+
 /// How many owners an [`Owners`] carries inline.
 pub const INLINE_OWNERS: usize = 4;
 
@@ -78,9 +80,10 @@ impl Owners {
     }
 }
 
-/// The key of the table of owners for which [`Owners`] has no room: ports of a large bridge, say.
+/// The key of the table of sets of interfaces: the owners for which [`Owners`] has no room (ports of a large bridge, say),
+/// and the carriers of a hardware address.
 ///
-/// Sets are named by their contents, so that an entry never changes its meaning, and the thousand addresses of
+/// Sets of owners are named by their contents, so that an entry never changes its meaning, and the thousand addresses of
 /// one interface share a set.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(C)]
@@ -96,9 +99,18 @@ pub struct FurtherOwnerKey {
 const _: () = assert!(size_of::<FurtherOwnerKey>() == 16);
 
 impl FurtherOwnerKey {
+    /// The bits of a name that are all set for carriers, and not all for owners.
+    pub const CARRIERS: u64 = 0xffff << 48;
+
     /// The key of one owner in a set.
     #[inline(always)]
     pub const fn new(set: u64, ifindex: u32) -> Self {
         Self { set, ifindex, reserved: 0 }
+    }
+
+    /// The key of an interface that the frames of a macvlan or macvtap cross, which has this hardware address.
+    #[inline(always)]
+    pub const fn carrier(mac: Mac, ifindex: u32) -> Self {
+        Self::new(Self::CARRIERS | mac.to_number(), ifindex)
     }
 }

@@ -7,14 +7,14 @@ use network_types::{
     vlan::VlanHdr,
 };
 
-use crate::{Ipv4, Ipv6};
+use crate::{Ipv4, Ipv6, Mac};
 
 /// How many VLAN tags are looked through in the frame itself, besides the one that the kernel keeps beside
 /// it.
 ///
-/// `__netif_receive_skb_core` (Linux 6.18) strips any number of priority tags; two are what 802.1ad allows,
-/// and the rest is margin.
-pub const MAX_TAGS: usize = 4;
+/// `__netif_receive_skb_core` (Linux 6.18) strips any number of priority tags, so that a frame with many is delivered. A frame
+/// of Ethernet's usual size has no room for more of them and an IPv4 header.
+pub const MAX_TAGS: usize = 370;
 
 /// A neighbour solicitation or advertisement (RFC 4861 sections 4.3 and 4.4) up to its options, with its IPv6
 /// header.
@@ -36,6 +36,14 @@ const ETHERTYPE_8021AD: u16 = 0x88a8;
 pub const IPV6_NEXT_HEADER_OFFSET: usize = 6;
 /// The next header's number of ICMPv6.
 pub const NEXT_HEADER_ICMPV6: u8 = 58;
+/// The protocol number of IGMP.
+pub const PROTOCOL_IGMP: u8 = 2;
+/// Where the protocol's number stands in an IPv4 header.
+pub const IPV4_PROTOCOL_OFFSET: usize = 9;
+/// Where the source address stands in an IPv4 header.
+pub const IPV4_SOURCE_OFFSET: usize = 12;
+/// Where the header's checksum stands in an IPv4 header.
+pub const IPV4_CHECKSUM_OFFSET: usize = 10;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
@@ -116,6 +124,8 @@ pub struct Datagram<A> {
     pub source: A,
     /// The destination address.
     pub destination: A,
+    /// The number of the protocol that it carries: the one that the fixed header names.
+    pub protocol: u8,
 }
 
 /// The judged field of NDP (RFC 4861): the target of a solicitation or an advertisement.
@@ -151,6 +161,8 @@ impl Discovery {
 pub struct Arp {
     /// Request or reply.
     pub operation: ArpOperation,
+    /// The sender hardware address.
+    pub hardware: Mac,
     /// The sender protocol address.
     pub sender: Ipv4,
     /// The target protocol address.
@@ -254,27 +266,31 @@ pub fn parse_at<F: Frame + ?Sized>(frame: &F, location: Location) -> Option<Pack
 
 #[inline(always)]
 fn parse_ipv4<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Datagram<Ipv4>> {
-    let [first, _, _, source, destination] = frame.read_words::<{ Ipv4Hdr::LEN / 4 }>(offset)?;
+    let [first, _, third, source, destination] = frame.read_words::<{ Ipv4Hdr::LEN / 4 }>(offset)?;
     let [version_and_length, ..] = first.to_ne_bytes();
     // A header of less than five 32-bit words, or of another version, is no IPv4 header (`ip_rcv_core`).
     if version_and_length >> 4 != 4 || version_and_length & 0xf < 5 {
         return None;
     }
-    Some(Datagram { source: Ipv4::from_wire(source), destination: Ipv4::from_wire(destination) })
+    Some(Datagram {
+        source: Ipv4::from_wire(source),
+        destination: Ipv4::from_wire(destination),
+        protocol: third.to_ne_bytes()[IPV4_PROTOCOL_OFFSET - 8],
+    })
 }
 
 /// Parses IPv6 that is known not to carry ICMPv6: what [`parse_at`] gives, with less to look at.
 #[inline(always)]
 pub fn parse_ipv6_without_discovery<F: Frame + ?Sized>(frame: &F, location: Location) -> Option<Packet> {
-    let (datagram, _) = parse_ipv6_header(frame, location.offset)?;
+    let datagram = parse_ipv6_header(frame, location.offset)?;
     let group = location.group.unwrap_or(datagram.destination.is_group());
     Some(Packet { group, offset: location.offset, network: Network::Ipv6(datagram, Discovery::NONE) })
 }
 
 #[inline(always)]
 fn parse_ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<(Datagram<Ipv6>, Discovery)> {
-    let (datagram, next_header) = parse_ipv6_header(frame, offset)?;
-    let discovery = if next_header == NEXT_HEADER_ICMPV6 {
+    let datagram = parse_ipv6_header(frame, offset)?;
+    let discovery = if datagram.protocol == NEXT_HEADER_ICMPV6 {
         parse_discovery(frame, offset + Ipv6Hdr::LEN)
     } else {
         Discovery::NONE
@@ -282,9 +298,8 @@ fn parse_ipv6<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<(Datagram<I
     Some((datagram, discovery))
 }
 
-/// The addresses, and the next header's number.
 #[inline(always)]
-fn parse_ipv6_header<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<(Datagram<Ipv6>, u8)> {
+fn parse_ipv6_header<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Datagram<Ipv6>> {
     let header: [u32; Ipv6Hdr::LEN / 4] = frame.read_words(offset)?;
     let [first, second, ..] = header;
     if first.to_ne_bytes()[0] >> 4 != 6 {
@@ -292,7 +307,8 @@ fn parse_ipv6_header<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<(Dat
     }
     let source = Ipv6::from_wire([header[2], header[3], header[4], header[5]]);
     let destination = Ipv6::from_wire([header[6], header[7], header[8], header[9]]);
-    Some((Datagram { source, destination }, second.to_ne_bytes()[IPV6_NEXT_HEADER_OFFSET - 4]))
+    let protocol = second.to_ne_bytes()[IPV6_NEXT_HEADER_OFFSET - 4];
+    Some(Datagram { source, destination, protocol })
 }
 
 /// A truncated message is nobody's: the kernel does not take it (`ndisc_recv_ns`, Linux 6.18).
@@ -326,7 +342,8 @@ fn parse_arp<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Arp> {
         2 => ArpOperation::Reply,
         _ => return None,
     };
+    let hardware = Mac::new([arp[8], arp[9], arp[10], arp[11], arp[12], arp[13]]);
     let sender = Ipv4::new([arp[14], arp[15], arp[16], arp[17]]);
     let target = Ipv4::new([arp[24], arp[25], arp[26], arp[27]]);
-    Some(Arp { operation, sender, target })
+    Some(Arp { operation, hardware, sender, target })
 }

@@ -14,7 +14,7 @@ use std::{
 
 use tracing::{debug, warn};
 
-use crate::model::{Address, Framing, Host};
+use crate::model::{Address, Framing, Host, Link};
 
 /// An address on an interface with the hardware address that it has there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,6 +48,9 @@ impl Announcer {
             .filter_map(|address| {
                 let link = host.links.get(&address.ifindex).filter(|link| link.up)?;
                 let mac = link.mac.filter(|_| link.framing == Framing::Ethernet)?;
+                if !answers_for(link, address) {
+                    return None;
+                }
                 let Address { ifindex, local, .. } = *address;
                 Some(Announced { ifindex, address: local, mac, router: link.router })
             })
@@ -97,6 +100,16 @@ impl Announcer {
             }
         }
         result
+    }
+}
+
+/// Whether the kernel answers requests for an own address of a link (`arp_ignore`, net/ipv4/arp.c). It does not for the virtual
+/// address of a load balancer that answers directly: the balancer has that, and must keep it.
+fn answers_for(link: &Link, address: &Address) -> bool {
+    match link.arp_ignore {
+        8 => address.local.is_ipv6(),
+        3 => address.local.is_ipv6() || !address.host_scope,
+        _ => true,
     }
 }
 

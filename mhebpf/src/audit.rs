@@ -42,7 +42,7 @@ pub enum Outcome {
 pub fn run(options: &AuditOptions) -> Result<Outcome> {
     let host = read::host()?;
     let selector = if options.interfaces.is_empty() {
-        Selector::Uplinks
+        Selector::Uplinks { downlinks: false }
     } else {
         Selector::Matching(options.interfaces.clone())
     };
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn the_command_names_what_was_asked_for() {
         let host = host(
-            [link(2, LinkKind::Other), link(3, LinkKind::Other)],
+            [link(2, LinkKind::Wire), link(3, LinkKind::Wire)],
             [address(2, "10.0.0.1/24"), address(3, "10.0.0.2/24")],
         );
         let both = BTreeSet::from([2, 3]);
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_pattern_that_matches_nothing_is_answered_with_the_names_that_there_are() {
-        let host = host([link(1, LinkKind::Loopback), link(2, LinkKind::Other)], []);
+        let host = host([link(1, LinkKind::Loopback), link(2, LinkKind::Wire)], []);
         let error = |pattern: &str| {
             let patterns = vec![Pattern::new(pattern).expect("a pattern")];
             check_selection(&host, &Selector::Matching(patterns.clone()), &patterns)

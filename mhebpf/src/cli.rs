@@ -118,9 +118,15 @@ pub struct RunOptions {
     )]
     pub interfaces: Vec<Pattern>,
 
-    /// Enforce on every uplink: no loopback or dummy, tunnel, bridge or bond port, nor container's veth
+    /// Enforce on every uplink: no loopback or dummy, tunnel without a default route, bridge or bond port, container's veth,
+    /// nor downlink
     #[arg(long, env = "MHEBPF_ALL", help_heading = WHERE)]
     pub all: bool,
+
+    /// Hold downlinks to their own addresses too: interfaces by which this host, as a router, is reached by networks that it
+    /// forwards for
+    #[arg(long, env = "MHEBPF_DOWNLINKS", help_heading = WHERE)]
+    pub downlinks: bool,
 
     /// What happens to a packet whose source address belongs to another interface [default: redirect]
     #[arg(long, env = "MHEBPF_MODE", help_heading = WHAT)]
@@ -137,6 +143,11 @@ pub struct RunOptions {
     /// What happens to a packet of local origin whose source is not an address of this host [default: pass]
     #[arg(long, env = "MHEBPF_UNKNOWN", help_heading = WHAT)]
     pub unknown: Option<UnknownPolicy>,
+
+    /// What happens to a packet that this host forwards with another interface's address as its source, as address
+    /// translation makes them [default: enforce]
+    #[arg(long, env = "MHEBPF_FORWARDED", help_heading = WHAT)]
+    pub forwarded: Option<ForwardedPolicy>,
 
     /// Whether policy routing has the kernel choose the owner by itself, so that nothing needs to be redirected
     /// [default: none]
@@ -235,6 +246,18 @@ pub enum UnknownPolicy {
     Pass,
     /// It is dropped
     Drop,
+}
+
+/// What happens to a packet that this host forwards with another interface's address as its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ForwardedPolicy {
+    /// What happens to one of this host's own
+    Enforce,
+    /// It is counted, and leaves as it is
+    Observe,
+    /// It leaves as it is
+    Off,
 }
 
 /// Whether the daemon keeps policy routing.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::{
     cli::{
-        AnnouncePolicy, LogFormat, Mode, ReceivePolicy, SendPolicy, Steer, UnknownPolicy, parse_address,
+        AnnouncePolicy, ForwardedPolicy, LogFormat, Mode, ReceivePolicy, SendPolicy, Steer, UnknownPolicy, parse_address,
         parse_duration, parse_pattern,
     },
     datapath::Hook,
@@ -32,6 +32,8 @@ pub const DEFAULT_PATH: &str = "/etc/mhebpf.toml";
 pub struct Config {
     /// Enforce on every uplink.
     pub all: Option<bool>,
+    /// `--downlinks`
+    pub downlinks: Option<bool>,
     /// Enforce on interfaces with such names.
     pub interfaces: Option<Vec<Glob>>,
     /// `--mode`
@@ -42,6 +44,8 @@ pub struct Config {
     pub announce: Option<AnnouncePolicy>,
     /// `--unknown`
     pub unknown: Option<UnknownPolicy>,
+    /// `--forwarded`
+    pub forwarded: Option<ForwardedPolicy>,
     /// `--steer`
     pub steer: Option<Steer>,
     /// `--no-announce`
@@ -80,9 +84,14 @@ pub struct InterfaceTable {
     pub announce: Option<AnnouncePolicy>,
     /// What happens to a packet of local origin with a foreign source.
     pub unknown: Option<UnknownPolicy>,
+    /// What happens to a packet that is forwarded with another interface's source.
+    pub forwarded: Option<ForwardedPolicy>,
     /// Prefixes in which the interface is an owner too.
     #[serde(default)]
     pub allow: Vec<IpNetOrAddress>,
+    /// Prefixes that no interface has, and that belong to this one.
+    #[serde(default)]
+    pub owns: Vec<IpNetOrAddress>,
 }
 
 /// A pattern of names.

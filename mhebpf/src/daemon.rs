@@ -76,7 +76,6 @@ pub async fn run(options: &RunOptions) -> Result<()> {
     let mut signals = Signals::new(fixed.run_for)?;
     // Subscribed before the first dump, so that nothing falls between the two.
     let mut events = Events::subscribe()?;
-    events.watch_rules(settings.steers());
     let mut control = Control::serve(instance.listener()?)?;
     if let Some(scrapes) = scrapes {
         scrapes.serve(control.asks());
@@ -217,7 +216,6 @@ impl Daemon<'_> {
                 }
             }
             has_worked = true;
-            events.watch_rules(self.settings.steers());
             let started = Instant::now();
             events.forget_pending();
             pace.note(self.synchronise_and_note(dumper, events));
@@ -296,8 +294,7 @@ impl Daemon<'_> {
         let Snapshot { host, placed, exact } = dumper.snapshot_if(|| !events.is_pending())?;
         let selection = self.selector.select(&host);
         self.let_go(&host, &selection.enforced);
-        let policy = |ifindex: &u32| (*ifindex, self.settings.policy(&host.name_of(*ifindex)));
-        self.policies = selection.enforced.iter().map(policy).collect();
+        self.policies = self.settings.policies(&host, &selection);
         let mut written = self.datapath.maps.write(&Tables::new(&host, &self.policies));
         let in_step = exact && written.is_ok();
         let takes_over = self.lasting.takes_over();
@@ -313,7 +310,7 @@ impl Daemon<'_> {
             self.lasting.note(&mut self.datapath.state, in_step);
         }
         self.lasting.settle(&host, &selection.enforced, &self.attachments);
-        let steered = self.steer(&host, &placed, exact, events);
+        let steered = self.steer(&host, &selection, &placed, exact, events);
         new.iter().for_each(|ifindex| self.warn_of_reverse_path_filter(&host, *ifindex));
         self.log_selection(&host, selection);
         if self.settings.announces {

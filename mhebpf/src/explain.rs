@@ -14,7 +14,7 @@ pub mod why;
 use std::{collections::BTreeMap, path::Path, rc::Rc};
 
 use anyhow::{Context as _, Result};
-use mhebpf_ebpf::{Direction, Tables as _, Verdict};
+use mhebpf_ebpf::{Direction, Receive, Send, Tables as _, Verdict};
 
 use self::{
     difference::differences,
@@ -30,7 +30,7 @@ use crate::{
         recording,
     },
     datapath::PinnedMaps,
-    model::{Host, Policy, Selector, host::MAIN_DOMAIN},
+    model::{Host, Policy, host::MAIN_DOMAIN},
     netlink::{Dumper, RouteLookup},
     pins::{self, Pinned, Pins},
     settings::Settings,
@@ -86,7 +86,7 @@ struct Judged {
 /// Asks the daemon of this network namespace, or the maps that one has pinned; `None` where there is neither, or they can't be
 /// asked, which is said.
 async fn by_maps(options: &ExplainOptions, question: &Question) -> Option<Judged> {
-    let asked = Crossing::new(question.direction, question.ifindex, &question.packet);
+    let asked = Crossing::new(question.direction, question.ifindex, &question.packet, question.forwarded);
     let answer = match by_daemon(asked).await {
         Err(error) if error.is::<NoDaemon>() => by_pins(options.pin.as_deref(), &asked),
         answer => answer.map(Some),
@@ -121,7 +121,10 @@ fn by_pins(named: Option<&Path>, asked: &Crossing) -> Result<Option<Judged>> {
     let (verdict, read) = recording::judge(&live, asked).context("judging what is no packet")?;
     let policy = |link: &Pinned| {
         let words = protocol::Policy::from(live.iface(link.ifindex)?);
-        Some((link.ifindex, Policy::try_from(&words).ok()?))
+        let policy = Policy::try_from(&words).ok()?;
+        // As it is for a downlink (`Settings::policies`).
+        let binds = policy.send != Send::Off || policy.receive != Receive::Off;
+        Some((link.ifindex, Policy { binds, ..policy }))
     };
     let policies = links.iter().filter_map(policy).collect();
     live.finish()?;
@@ -131,11 +134,11 @@ fn by_pins(named: Option<&Path>, asked: &Crossing) -> Result<Option<Judged>> {
 /// What is enforced where. Where the configuration does not say which interfaces, it is every uplink and the one that
 /// is asked about.
 fn policies(settings: &Settings, host: &Host, asked: u32) -> BTreeMap<u32, Policy> {
-    let mut enforced = settings.selector.as_ref().unwrap_or(&Selector::Uplinks).select(host).enforced;
+    let mut selection = settings.selection(host);
     if settings.selector.is_none() {
-        enforced.insert(asked);
+        selection.enforced.insert(asked);
     }
-    enforced.into_iter().map(|ifindex| (ifindex, settings.policy(&host.name_of(ifindex)))).collect()
+    settings.policies(host, &selection)
 }
 
 /// What the kernel's own lookup says: of the packet that leaves, or of the answer to the one that arrives.

@@ -6,7 +6,7 @@ pub mod commands;
 pub mod document;
 pub mod report;
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::rc::Rc;
 
 use anyhow::{Context as _, Result};
 
@@ -15,7 +15,7 @@ use crate::{
     audit,
     cli::{RoutesFormat, RoutesOptions},
     console::{self, Colours},
-    model::{Policy, Selector, steering::Steering},
+    model::steering::Steering,
     netlink::Dumper,
     settings::Settings,
     usage::UsageError,
@@ -31,14 +31,10 @@ pub fn run(options: &RoutesOptions) -> Result<()> {
     let (settings, _) =
         Settings::load(&options.as_for_run()).map_err(|error| UsageError::new(format!("{error:#}")))?;
     let host = Rc::unwrap_or_clone(Dumper::connect()?.snapshot()?.host);
-    let selector = settings.selector.as_ref().unwrap_or(&Selector::Uplinks);
-    audit::check_selection(&host, selector, &options.interfaces)?;
-    let policies: BTreeMap<u32, Policy> = selector
-        .select(&host)
-        .enforced
-        .into_iter()
-        .map(|ifindex| (ifindex, settings.policy(&host.name_of(ifindex))))
-        .collect();
+    if let Some(selector) = &settings.selector {
+        audit::check_selection(&host, selector, &options.interfaces)?;
+    }
+    let policies = settings.policies(&host, &settings.selection(&host));
     let steering = Steering::new(&host, &policies);
     let colours = Colours::of_stdout();
     let text = match options.output {

@@ -1,6 +1,6 @@
 //! What is to be enforced where: the command line and the configuration file together.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use glob::Pattern;
@@ -8,11 +8,12 @@ use mhebpf_ebpf::{Announce, Receive, Send, Unknown};
 
 use crate::{
     cli::{
-        AnnouncePolicy, LogFormat, Mode, ReceivePolicy, RunOptions, SendPolicy, Steer, UnknownPolicy, name,
+        AnnouncePolicy, ForwardedPolicy, LogFormat, Mode, ReceivePolicy, RunOptions, SendPolicy, Steer,
+        UnknownPolicy, name,
     },
     config::{Config, InterfaceTable},
     datapath::Hook,
-    model::{Policy, Selector},
+    model::{Host, Policy, Selection, Selector},
 };
 
 /// What is to be enforced where.
@@ -26,7 +27,9 @@ pub struct Settings {
     receive: ReceivePolicy,
     announce: AnnouncePolicy,
     unknown: UnknownPolicy,
+    forwarded: ForwardedPolicy,
     steer: Steer,
+    downlinks: bool,
     tables: Vec<InterfaceTable>,
 }
 
@@ -47,6 +50,8 @@ impl Settings {
     fn new(options: &RunOptions, config: &Config, tables: Vec<InterfaceTable>) -> Self {
         Self {
             selector: selector(options, config, &tables),
+            downlinks: downlinks(options, config),
+            forwarded: options.forwarded.or(config.forwarded).unwrap_or(ForwardedPolicy::Enforce),
             announces: !(options.no_announce || config.no_announce == Some(true)),
             mode: options.mode.or(config.mode).unwrap_or(Mode::Redirect),
             receive: options.receive.or(config.receive).unwrap_or(ReceivePolicy::Drop),
@@ -63,6 +68,9 @@ impl Settings {
         let receive = name(&self.receive);
         let unknown = name(&self.unknown);
         let mut text = format!("mode {mode}, receive {receive}, unknown {unknown}");
+        if self.forwarded != ForwardedPolicy::Enforce {
+            text += &format!(", forwarded {}", name(&self.forwarded));
+        }
         if self.announce != AnnouncePolicy::Enforce {
             text += &format!(", announce {}", name(&self.announce));
         }
@@ -90,35 +98,77 @@ impl Settings {
         self.steer == Steer::Rules
     }
 
+    /// The selected interfaces of a host: its uplinks, where nobody has said which.
+    pub fn selection(&self, host: &Host) -> Selection {
+        let uplinks = Selector::Uplinks { downlinks: self.downlinks };
+        self.selector.as_ref().unwrap_or(&uplinks).select(host)
+    }
+
+    /// What is enforced on the selected interfaces, by ifindex.
+    pub fn policies(&self, host: &Host, selection: &Selection) -> BTreeMap<u32, Policy> {
+        self.policies_by(host, selection, Self::policy)
+    }
+
+    /// The same, but those of the default mode where the mode is to observe.
+    pub fn policies_if_enforced(&self, host: &Host, selection: &Selection) -> BTreeMap<u32, Policy> {
+        self.policies_by(host, selection, Self::policy_if_enforced)
+    }
+
+    fn policies_by(
+        &self,
+        host: &Host,
+        selection: &Selection,
+        policy: impl Fn(&Self, &str, bool) -> Policy,
+    ) -> BTreeMap<u32, Policy> {
+        let policy = |ifindex: &u32| {
+            let is_downlink = selection.host.downlinks.contains(ifindex);
+            (*ifindex, policy(self, &host.name_of(*ifindex), is_downlink))
+        };
+        selection.enforced.iter().map(policy).collect()
+    }
+
+    /// Whether downlinks are held to their own addresses.
+    pub fn binds_downlinks(&self) -> bool {
+        self.downlinks
+    }
+
     /// What is enforced on an interface of this name.
-    pub fn policy(&self, interface: &str) -> Policy {
-        let policy = self.policy_if_enforced(interface);
+    fn policy(&self, interface: &str, is_downlink: bool) -> Policy {
+        let policy = self.policy_if_enforced(interface, is_downlink);
         // Observing changes nothing at all.
         if self.mode == Mode::Observe { policy.observing() } else { policy }
     }
 
     /// The same, but that of the default mode where the mode is to observe.
-    pub fn policy_if_enforced(&self, interface: &str) -> Policy {
-        let mut send = match self.mode {
-            Mode::Redirect | Mode::Observe => SendPolicy::Redirect,
-            Mode::Drop => SendPolicy::Drop,
+    ///
+    /// On a downlink datagrams with any address of this host pass both ways (RFC 1812 section 5.2.3), unless a table says
+    /// otherwise.
+    fn policy_if_enforced(&self, interface: &str, is_downlink: bool) -> Policy {
+        let binds = !is_downlink || self.downlinks;
+        let (mut send, mut receive) = match self.mode {
+            _ if !binds => (SendPolicy::Off, ReceivePolicy::Off),
+            Mode::Redirect | Mode::Observe => (SendPolicy::Redirect, self.receive),
+            Mode::Drop => (SendPolicy::Drop, self.receive),
         };
-        let (mut receive, mut announce, mut unknown) = (self.receive, self.announce, self.unknown);
-        let mut allow = Vec::new();
+        let (mut announce, mut unknown, mut forwarded) = (self.announce, self.unknown, self.forwarded);
+        let (mut allow, mut owns) = (Vec::new(), Vec::new());
         for table in self.tables.iter().filter(|table| table.name.0.matches(interface)) {
             send = table.send.unwrap_or(send);
             receive = table.receive.unwrap_or(receive);
             announce = table.announce.unwrap_or(announce);
             unknown = table.unknown.unwrap_or(unknown);
+            forwarded = table.forwarded.unwrap_or(forwarded);
             allow.extend(table.allow.iter().map(|net| net.0));
+            owns.extend(table.owns.iter().map(|net| net.0));
         }
+        let send = match send {
+            SendPolicy::Redirect => Send::Redirect,
+            SendPolicy::Drop => Send::Drop,
+            SendPolicy::Observe => Send::Observe,
+            SendPolicy::Off => Send::Off,
+        };
         Policy {
-            send: match send {
-                SendPolicy::Redirect => Send::Redirect,
-                SendPolicy::Drop => Send::Drop,
-                SendPolicy::Observe => Send::Observe,
-                SendPolicy::Off => Send::Off,
-            },
+            send,
             receive: match receive {
                 ReceivePolicy::Drop => Receive::Drop,
                 ReceivePolicy::Observe => Receive::Observe,
@@ -133,7 +183,15 @@ impl Settings {
                 UnknownPolicy::Pass => Unknown::Pass,
                 UnknownPolicy::Drop => Unknown::Drop,
             },
+            forwarded: match (forwarded, send) {
+                (ForwardedPolicy::Enforce, send) => send,
+                (ForwardedPolicy::Observe, Send::Redirect | Send::Drop) => Send::Observe,
+                (ForwardedPolicy::Observe, send) => send,
+                (ForwardedPolicy::Off, _) => Send::Off,
+            },
             allow,
+            owns,
+            binds,
         }
     }
 }
@@ -182,15 +240,20 @@ impl Fixed {
     }
 }
 
+fn downlinks(options: &RunOptions, config: &Config) -> bool {
+    options.downlinks || config.downlinks == Some(true)
+}
+
 fn selector(options: &RunOptions, config: &Config, tables: &[InterfaceTable]) -> Option<Selector> {
+    let uplinks = Selector::Uplinks { downlinks: downlinks(options, config) };
     if options.all {
-        return Some(Selector::Uplinks);
+        return Some(uplinks);
     }
     if !options.interfaces.is_empty() {
         return Some(Selector::Matching(options.interfaces.clone()));
     }
     if config.all == Some(true) {
-        return Some(Selector::Uplinks);
+        return Some(uplinks);
     }
     let patterns: Vec<Pattern> = match &config.interfaces {
         Some(patterns) => patterns.iter().map(|glob| glob.0.clone()).collect(),
@@ -272,7 +335,7 @@ mod tests {
     #[test]
     fn observing_changes_nothing_at_all_whatever_the_tables_say() {
         let file = "[[interface]]\nname = \"*\"\nsend = \"drop\"\nannounce = \"off\"";
-        let policy = settings(&["--all", "--mode", "observe", "--receive", "drop"], file).policy("eth0");
+        let policy = settings(&["--all", "--mode", "observe", "--receive", "drop"], file).policy("eth0", false);
         assert_eq!((policy.send, policy.receive), (Send::Observe, Receive::Observe));
         assert_eq!(policy.announce, Announce::Off);
     }
@@ -284,7 +347,7 @@ mod tests {
         assert!(settings(&["--all"], "steer = \"rules\"").steers());
         assert!(!settings(&["--all", "--steer", "none"], "steer = \"rules\"").steers());
         let observing = settings(&["--all", "--mode", "observe", "--steer", "rules"], "");
-        assert_eq!(observing.policy_if_enforced("eth0").send, Send::Redirect);
+        assert_eq!(observing.policy_if_enforced("eth0", false).send, Send::Redirect);
         assert!(observing.intent().contains("steer rules"), "{}", observing.intent());
     }
 
@@ -294,7 +357,7 @@ mod tests {
                     [[interface]]\nname = \"eth*\"\nunknown = \"drop\"\nallow = [\"10.0.0.0/8\"]\n\
                     [[interface]]\nname = \"eth1\"\nsend = \"off\"\nallow = [\"10.1.0.0/16\"]";
         let settings = settings(&["--receive", "observe"], file);
-        let [eth0, eth1, other] = ["eth0", "eth1", "wlan0"].map(|name| settings.policy(name));
+        let [eth0, eth1, other] = ["eth0", "eth1", "wlan0"].map(|name| settings.policy(name, false));
         assert_eq!((eth0.send, eth0.receive, eth0.unknown), (Send::Drop, Receive::Observe, Unknown::Drop));
         assert_eq!((eth1.send, eth1.unknown, eth1.allow.len()), (Send::Off, Unknown::Drop, 2));
         assert_eq!((other.unknown, other.allow.len()), (Unknown::Pass, 0));

@@ -5,13 +5,16 @@ use core::mem::{size_of, size_of_val};
 use aya_ebpf::{
     bindings::__sk_buff,
     helpers::generated::{
-        bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
+        bpf_l3_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
         bpf_skb_vlan_pop,
     },
 };
 use mhebpf_ebpf::{
     Act, CounterKey, Family, Frame as _, Iface, Neighbour, Reason,
-    packet::{ARP_SENDER_OFFSET, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, MAX_TAGS},
+    packet::{
+        ARP_SENDER_OFFSET, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_CHECKSUM_OFFSET,
+        IPV4_SOURCE_OFFSET,
+    },
 };
 use network_types::{eth::EthHdr, vlan::VlanHdr};
 
@@ -80,6 +83,7 @@ pub(super) fn carry_out<const DIRECTION: u8>(
             REDIRECT => case.redirect_once(ruling.owner(), || case.to_neighbour(ruling.owner(), *address)),
             REDIRECT_GROUP => case.redirect_once(ruling.owner(), || (case.to_group(ruling.owner()), None)),
             REWRITE_SENDER => (case.rewrite_sender(address.address[0]), None),
+            REWRITE_SOURCE => (case.rewrite_source(address.address[0]), None),
             _ => (Outcome::Drop, None),
         };
         if let Some(reason) = instead {
@@ -99,6 +103,11 @@ const ARP: u8 = Family::Arp as u8;
 const REDIRECT: u8 = Act::Redirect as u8;
 const REDIRECT_GROUP: u8 = Act::RedirectGroup as u8;
 const REWRITE_SENDER: u8 = Act::RewriteSender as u8;
+const REWRITE_SOURCE: u8 = Act::RewriteSource as u8;
+
+/// How many priority tags are taken off a frame that is redirected: two are what 802.1ad allows, and the rest is margin. Only
+/// a sender on AF_PACKET has tags in the frame at all.
+const TAKEN_OFF: usize = 4;
 
 /// A packet that is to leave otherwise than it would.
 struct Case<'a> {
@@ -116,6 +125,22 @@ impl Case<'_> {
     fn rewrite_sender(&self, address: u32) -> Outcome {
         let offset = (self.offset + ARP_SENDER_OFFSET) as u32;
         if self.store(offset, &address.to_ne_bytes()) { Outcome::Pass } else { Outcome::Drop }
+    }
+
+    /// Another source address in the IPv4 header, and its checksum with it.
+    #[inline(always)]
+    fn rewrite_source(&self, address: u32) -> Outcome {
+        let offset = self.offset + IPV4_SOURCE_OFFSET;
+        let Some([before]) = SkbBytes(self.skb).read_words::<1>(offset) else { return Outcome::Drop };
+        let checksum = (self.offset + IPV4_CHECKSUM_OFFSET) as u32;
+        // SAFETY: a valid context. The last argument is the size of what is replaced.
+        let replaced =
+            unsafe { bpf_l3_csum_replace(self.skb, checksum, before.into(), address.into(), 4) };
+        if replaced == 0 && self.store(offset as u32, &address.to_ne_bytes()) {
+            Outcome::Pass
+        } else {
+            Outcome::Drop
+        }
     }
 
     /// The owner's program sees the packet again and lets it pass. If the tables change in between it could
@@ -202,7 +227,7 @@ impl Case<'_> {
     #[inline(always)]
     fn take_off_tags(&self) -> bool {
         // Written out: the verifier does not follow the counter of a loop through the helper.
-        const { assert!(MAX_TAGS == 4) };
+        const { assert!(TAKEN_OFF == 4) };
         self.take_off_tag(0);
         self.take_off_tag(1);
         self.take_off_tag(2);

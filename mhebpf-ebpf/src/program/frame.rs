@@ -6,8 +6,12 @@ use aya_ebpf::{
     bindings::{__sk_buff, bpf_hdr_start_off::BPF_HDR_START_NET},
     helpers::generated::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative},
 };
-use mhebpf_ebpf::{Frame, Location, glance::Head, packet::IPV6_NEXT_HEADER_OFFSET};
+use mhebpf_ebpf::{
+    Frame, Location, Mac, Metadata, glance::Head, packet::IPV6_NEXT_HEADER_OFFSET,
+};
 use network_types::eth::EthHdr;
+
+use super::xfrm;
 
 /// Where the EtherType stands in an Ethernet header.
 const ETHERTYPE_OFFSET: usize = 12;
@@ -186,6 +190,43 @@ pub(super) fn tag_beside(skb: *mut __sk_buff) -> u16 {
         // `vlan_tci` may be left over from a tag that was taken off (`__vlan_hwaccel_clear_tag` before Linux
         // 6.1).
         if (*skb).vlan_present == 0 { 0 } else { (*skb).vlan_tci as u16 }
+    }
+}
+
+/// What the kernel knows of a packet, and the hardware addresses in front of it.
+pub(super) struct SkbMetadata(pub(super) *mut __sk_buff);
+
+impl Metadata for SkbMetadata {
+    #[inline(always)]
+    fn has_arrived(&self) -> bool {
+        // SAFETY: the kernel passes a valid context, whose fields the verifier knows. Packets of local origin have none
+        // (Linux 6.18).
+        unsafe { (*self.0).ingress_ifindex != 0 }
+    }
+
+    #[inline(always)]
+    fn is_decapsulated(&self) -> bool {
+        xfrm::is_decapsulated(self.0)
+    }
+
+    #[inline(always)]
+    fn source_mac(&self) -> Mac {
+        mac::<6>(self.0)
+    }
+
+    #[inline(always)]
+    fn destination_mac(&self) -> Mac {
+        mac::<0>(self.0)
+    }
+}
+
+/// The hardware address at `OFFSET` of an Ethernet header, which is in the linear part of every frame that is sent or received.
+#[inline(always)]
+fn mac<const OFFSET: usize>(skb: *mut __sk_buff) -> Mac {
+    let frame = SkbFrame::of(skb);
+    match (frame.read_words(OFFSET), frame.read_words(OFFSET + 2)) {
+        (Some([first]), Some([third])) => Mac::from_words(first, third),
+        _ => Mac::ZERO,
     }
 }
 

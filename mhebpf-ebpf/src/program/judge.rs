@@ -8,16 +8,15 @@ use core::mem::MaybeUninit;
 
 use super::{
     flows,
-    frame::{self, SkbBytes, SkbFrame, SkbNetwork},
+    frame::{self, SkbBytes, SkbFrame, SkbMetadata, SkbNetwork},
     maps::BpfTables,
     report::{Event, report},
     ruling::{Ruling, opaque},
-    xfrm,
 };
 use aya_ebpf::bindings::__sk_buff;
 use mhebpf_ebpf::{
-    Act, Direction, Family, Iface, Location, Neighbour, Network, Packet, Reason, Send, Verdict,
-    decide::decide,
+    Act, Direction, Family, Iface, Location, Metadata as _, Neighbour, Network, Packet, Reason, Send, Verdict,
+    decide::{Origin, decide},
     packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, parse_at, parse_ipv6_without_discovery},
 };
 
@@ -72,13 +71,13 @@ impl Place {
             Some(group) => u64::from(group),
             None => 2,
         };
-        Self(opaque(u64::from(ethertype) << 16 | (offset as u64) << 8 | group))
+        Self(opaque(u64::from(ethertype) << 32 | (offset as u64) << 8 | group))
     }
 
     /// In host byte order; 0 where there is nothing to judge.
     #[inline(always)]
     pub(super) fn ethertype(self) -> u16 {
-        (self.0 >> 16) as u16
+        (self.0 >> 32) as u16
     }
 
     #[inline(always)]
@@ -87,7 +86,7 @@ impl Place {
             2 => None,
             group => Some(group != 0),
         };
-        Location { ethertype, offset: usize::from((self.0 >> 8) as u8), group }
+        Location { ethertype, offset: usize::from((self.0 >> 8) as u16), group }
     }
 }
 
@@ -167,9 +166,13 @@ fn judge<const DIRECTION: u8, const ETHERTYPE: u16>(
         report(Event::Malformed, ifindex, ETHERTYPE.into(), 0);
         return Ruling::PASS;
     };
+    let metadata = SkbMetadata(skb);
     let flow = match packet.network {
-        // Of what goes to no group by the wrong interface, as the glance has found, and so is redirected.
-        _ if DIRECTION == INGRESS || !glanced || packet.group || iface.send() != Send::Redirect => None,
+        // Of what goes to no group by the wrong interface, as the glance has found, and so is redirected: by the host that has
+        // given it the hardware address of this interface.
+        _ if DIRECTION == INGRESS || !glanced || packet.group => None,
+        _ if metadata.source_mac() != iface.mac() => None,
+        _ if Origin::of(iface, &metadata).send(iface) != Send::Redirect => None,
         Network::Ipv4(datagram) => flows::Entry::of(ifindex, &datagram),
         Network::Ipv6(datagram, _) => flows::Entry::of(ifindex, &datagram),
         Network::Arp(_) => None,
@@ -179,8 +182,7 @@ fn judge<const DIRECTION: u8, const ETHERTYPE: u16>(
         let family = if ETHERTYPE == ETHERTYPE_IPV4 { Family::Ipv4 } else { Family::Ipv6 };
         return Ruling::new(family, Reason::Redirected, Act::Redirect, owner, true, packet.offset);
     }
-    let decapsulated = || xfrm::is_decapsulated(skb);
-    match decide(&BpfTables, direction(DIRECTION), ifindex, iface, &packet, glanced, decapsulated) {
+    match decide(&BpfTables, direction(DIRECTION), ifindex, iface, &packet, glanced, &metadata) {
         Verdict::Pass => Ruling::PASS,
         Verdict::Act { family, reason, action, enforced } => {
             if let Some(flow) = flow

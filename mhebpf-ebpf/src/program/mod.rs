@@ -33,15 +33,7 @@ use self::{
 /// Judges packets that leave by their source.
 #[classifier]
 pub(crate) fn mhebpf_egress(ctx: TcContext) -> i32 {
-    let skb = ctx.skb.skb;
-    // SAFETY: the kernel passes a valid context, whose fields the verifier knows.
-    let ingress_ifindex = unsafe { (*skb).ingress_ifindex };
-    // Forwarded or bridged: its source was never chosen by this host. Packets of local origin have none
-    // (Linux 6.18).
-    if ingress_ifindex != 0 {
-        return Outcome::Pass.code();
-    }
-    classify::<EGRESS>(skb)
+    classify::<EGRESS>(ctx.skb.skb)
 }
 
 /// Judges packets that arrive by their destination.

@@ -17,6 +17,8 @@ const ACT: u32 = 32;
 const FAMILY: u32 = 36;
 const REASON: u32 = 40;
 const OFFSET: u32 = 48;
+/// All bits that there are for it.
+const MOST_OFFSET: u16 = (1 << (ENFORCED - OFFSET)) - 1;
 const ENFORCED: u32 = 62;
 /// Set in every ruling but [`Ruling::PASS`].
 const COUNTED: u32 = 63;
@@ -81,7 +83,7 @@ impl Ruling {
     /// Where the network layer's header starts, in bytes from the start of the frame.
     #[inline(always)]
     pub(super) fn offset(self) -> usize {
-        usize::from((self.0 >> OFFSET) as u8)
+        usize::from((self.0 >> OFFSET) as u16 & MOST_OFFSET)
     }
 }
 

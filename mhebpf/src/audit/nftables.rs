@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn each_interface_is_silent_about_the_addresses_of_others_and_host_wide_ones_pass() {
-        let links = [link(1, LinkKind::Loopback), link(2, LinkKind::Other), link(3, LinkKind::Other)];
+        let links = [link(1, LinkKind::Loopback), link(2, LinkKind::Wire), link(3, LinkKind::Wire)];
         let addresses =
             ["10.0.0.2/24", "10.0.0.3/24"].into_iter().zip([2, 3]).map(|(text, on)| address(on, text));
         let host = host(links, addresses.chain([address(1, "203.0.113.9/32"), address(1, "127.0.0.1/8")]));

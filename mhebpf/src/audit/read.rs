@@ -7,7 +7,7 @@ mod sockets;
 mod sysctls;
 mod ways;
 
-use std::{collections::BTreeSet, fs, rc::Rc};
+use std::{fs, rc::Rc};
 
 use anyhow::{Context as _, Result};
 use netlink_packet_core::{DecodeError, NLM_F_DUMP};
@@ -35,9 +35,11 @@ pub fn host() -> Result<Host> {
 ///
 /// When there is no netlink.
 pub fn complete(host: Host, selector: &Selector) -> Result<Snapshot> {
-    let interfaces: BTreeSet<u32> = selector.select(&host).enforced;
-    let company = &interfaces | &Selector::Uplinks.select(&host).enforced;
-    let mut snapshot = Snapshot { host, interfaces, company, daemon: daemon_runs(), ..Snapshot::default() };
+    let selection = selector.select(&host);
+    let interfaces = selection.enforced;
+    let company = &interfaces | &selection.host.uplinks;
+    let uplinks = selection.host;
+    let mut snapshot = Snapshot { host, interfaces, company, uplinks, daemon: daemon_runs(), ..Snapshot::default() };
     snapshot.sysctls = sysctls::read(&snapshot.host, &mut snapshot.unread);
     let mut lookup = RouteLookup::connect()?;
     let mut dumps = Dumps::connect()?;

@@ -13,8 +13,9 @@ use crate::{
     model::{
         Address, Host,
         host::is_link_local,
-        ownership::{self, Ownership, Ownerships},
+        ownership::{self, Bindings, Ownership, Ownerships},
         stacking::Stacking,
+        uplinks::Uplinks,
     },
     netlink::{KernelRoute, LocalLate},
 };
@@ -28,6 +29,8 @@ pub struct Snapshot {
     pub interfaces: BTreeSet<u32>,
     /// Those that they are seen together with: these and all uplinks.
     pub company: BTreeSet<u32>,
+    /// The uplinks and downlinks of the host, and why the rest is neither.
+    pub uplinks: Uplinks,
     /// The sysctls.
     pub sysctls: Sysctls,
     /// Where the kernel sends packets with the host's own sources.
@@ -185,7 +188,9 @@ impl<'a> View<'a> {
             To::Beyond => None,
         };
         let ways_to_subnets = snapshot.ways.iter().filter_map(to_subnet).collect();
-        let ownerships = ownership::of_addresses(&Stacking::of(host), &BTreeMap::new());
+        let bound = &snapshot.company - &snapshot.uplinks.downlinks;
+        let bindings = Bindings { bound, ..Bindings::default() };
+        let ownerships = ownership::of_addresses(&Stacking::of(host), &bindings);
         Self { snapshot, ownerships, domains, configured, ways_to_subnets }
     }
 

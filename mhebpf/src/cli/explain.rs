@@ -42,6 +42,10 @@ pub struct ExplainOptions {
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub dst: Option<IpAddr>,
 
+    /// This host forwards the datagram, whose addresses are those behind address translation
+    #[arg(long, requires = "egress", conflicts_with_all = ["arp", "ndp"])]
+    pub forwarded: bool,
+
     /// It is an ARP packet, with --sender and --target
     #[arg(long, value_name = "OPERATION", conflicts_with_all = ["ndp", "src", "dst"])]
     pub arp: Option<ArpKind>,

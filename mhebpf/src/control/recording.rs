@@ -13,6 +13,7 @@ use mhebpf_ebpf::{
 };
 
 use super::protocol::{Crossing, Read};
+use crate::model::metadata::AsUsual;
 
 /// Other tables, and what was asked of them.
 struct Recording<'a, T> {
@@ -25,7 +26,9 @@ pub fn judge(tables: &impl Tables, crossing: &Crossing) -> Option<(Verdict, Vec<
     let packet = crossing.packet()?;
     let recording = Recording { tables, read: RefCell::default() };
     let verdict = recording.iface(crossing.ifindex).map_or(Verdict::Pass, |iface| {
-        let decided = decide(&recording, crossing.way(), crossing.ifindex, iface, &packet, false, || false);
+        let metadata = AsUsual { forwarded: crossing.forwarded, ..AsUsual::new(iface, &packet) };
+        let packet = metadata.on(&packet);
+        let decided = decide(&recording, crossing.way(), crossing.ifindex, iface, &packet, false, &metadata);
         if passes_at_a_glance(tables, iface, crossing.way(), packet.network) {
             Verdict::Pass
         } else {
@@ -42,12 +45,12 @@ fn passes_at_a_glance(tables: &impl Tables, iface: &Iface, direction: Direction,
     let may_be_local = |bit| tables.may_be_local(bit);
     iface.has_ethernet()
         && match network {
-            Network::Ipv4(Datagram { source, destination }) => {
+            Network::Ipv4(Datagram { source, destination, .. }) => {
                 let address = if is_sent { source } else { destination };
                 let address = address.to_wire().into();
                 iface.has_in_block(address) || is_foreign_that_passes(direction, iface, address, may_be_local)
             }
-            Network::Ipv6(Datagram { source, destination }, discovery)
+            Network::Ipv6(Datagram { source, destination, .. }, discovery)
                 if discovery.kind == DiscoveryKind::None =>
             {
                 let (high, low) = if is_sent { source } else { destination }.halves();
@@ -117,7 +120,7 @@ mod tests {
     #[test]
     fn a_block_that_is_behind_counts_as_it_does_in_the_kernel() {
         let host = host(
-            [link(2, LinkKind::Other), link(3, LinkKind::Other)],
+            [link(2, LinkKind::Wire), link(3, LinkKind::Wire)],
             [address(2, "10.0.0.2/24"), address(3, "10.0.1.3/24")],
         );
         let policy = Policy {
@@ -125,12 +128,16 @@ mod tests {
             receive: Receive::Drop,
             announce: Announce::Enforce,
             unknown: Unknown::Pass,
+            forwarded: Send::Drop,
             allow: Vec::new(),
+            owns: Vec::new(),
+            binds: true,
         };
         let mut tables = model::Tables::new(&host, &BTreeMap::from([(2, policy)]));
-        let datagram = Datagram { source: Ipv4::new([10, 0, 1, 3]), destination: Ipv4::new([10, 0, 0, 1]) };
+        let (source, destination) = (Ipv4::new([10, 0, 1, 3]), Ipv4::new([10, 0, 0, 1]));
+        let datagram = Datagram { source, destination, protocol: 17 };
         let packet = Packet { group: false, offset: 0, network: Network::Ipv4(datagram) };
-        let crossing = Crossing::new(Direction::Egress, 2, &packet);
+        let crossing = Crossing::new(Direction::Egress, 2, &packet, false);
         let verdict = |tables: &model::Tables| judge(tables, &crossing).map(|(verdict, _)| verdict);
         assert!(matches!(verdict(&tables), Some(Verdict::Act { .. })));
         let block = Block { last: Ipv4::new([10, 0, 1, 255]), behind: Ipv4::new([0, 0, 0, 255]) };

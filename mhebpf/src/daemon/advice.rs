@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{Host, select};
+use crate::model::{Host, uplinks};
 
 /// Which interfaces share a subnet, and the command line that would enforce on them.
 pub(super) fn no_selection(host: &Host) -> String {
-    let shared = select::shared_subnets(host);
+    let shared = uplinks::shared_subnets(host);
     if shared.is_empty() {
         return "say which interfaces: --interface GLOB (may be repeated), or --all for every uplink"
             .to_owned();
@@ -33,7 +33,7 @@ mod tests {
     #[test]
     fn a_missing_selection_names_the_interfaces_that_share_a_subnet() {
         let host = host(
-            [link(2, LinkKind::Other), link(3, LinkKind::Other), link(4, LinkKind::Other)],
+            [link(2, LinkKind::Wire), link(3, LinkKind::Wire), link(4, LinkKind::Wire)],
             [address(2, "10.0.0.1/24"), address(3, "10.0.0.2/24"), address(4, "10.1.0.2/24")],
         );
         let text = no_selection(&host);

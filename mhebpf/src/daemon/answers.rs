@@ -21,7 +21,7 @@ use crate::{
     datapath::Count,
     metrics::Durations,
     model::{
-        Host, LinkKind, Stacking,
+        Bindings, Host, LinkKind, Stacking,
         reasons::{self, Claim},
         steering,
     },
@@ -173,9 +173,8 @@ impl Daemon<'_> {
 
     fn claims(&self, host: &Host) -> reasons::Claims {
         let enforced: BTreeSet<u32> = self.policies.keys().copied().collect();
-        let allowed =
-            self.policies.iter().map(|(ifindex, policy)| (*ifindex, policy.allow.clone())).collect();
-        reasons::of_interfaces(&Stacking::of(host), &allowed, &enforced)
+        let bindings = Bindings::new(host, &self.policies);
+        reasons::of_interfaces(&Stacking::of(host), &bindings, &enforced)
     }
 
     fn host_wide(&self, host: &Host) -> Vec<Owned> {

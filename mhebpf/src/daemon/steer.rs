@@ -8,7 +8,7 @@ use tracing::{debug, error};
 
 use super::{Daemon, answers, flows::Interest};
 use crate::{
-    model::{Host, Steering},
+    model::{Host, Selection, Steering},
     netlink::{Dumper, Events, PlacedRoute},
     steering::{self, Wanted},
 };
@@ -30,15 +30,15 @@ impl Daemon<'_> {
     pub(super) fn steer(
         &mut self,
         host: &Host,
+        selection: &Selection,
         placed: &[PlacedRoute],
         exact: bool,
         events: &Events,
     ) -> Result<Option<Instant>> {
         let wants = self.wants();
         if self.settings.steers() && self.settings.observes() && !self.steering_told {
-            let policy =
-                |ifindex: &u32| (*ifindex, self.settings.policy_if_enforced(&host.name_of(*ifindex)));
-            steering::announce(host, &Steering::new(host, &self.policies.keys().map(policy).collect()));
+            let policies = self.settings.policies_if_enforced(host, selection);
+            steering::announce(host, &Steering::new(host, &policies));
             self.steering_told = true;
         }
         let policies = &self.policies;

@@ -49,7 +49,7 @@ fn between(model: &Model, maps: &Read, host: &Read) -> Vec<Difference> {
             (of, [maps, host].map(|found| owners(found.as_ref(), name)))
         }
         (Read::FurtherOwner { ifindex, found: maps, .. }, Read::FurtherOwner { found: host, .. }) => {
-            let of = format!("whether {} is among further owners", name(*ifindex));
+            let of = format!("whether {} is among further owners or carriers", name(*ifindex));
             (of, [maps, host].map(|found| yes(*found)))
         }
         (Read::NextHop { owner, destination, found: maps }, Read::NextHop { found: host, .. }) => {
@@ -88,8 +88,8 @@ fn of_interface(name: &str, maps: Option<&Known>, host: Option<&Known>) -> Vec<D
 }
 
 fn policy(policy: &Policy) -> String {
-    let Policy { send, receive, announce, unknown } = policy;
-    format!("send {send}, receive {receive}, announce {announce}, unknown {unknown}")
+    let Policy { send, receive, announce, unknown, forwarded } = policy;
+    format!("send {send}, receive {receive}, announce {announce}, unknown {unknown}, forwarded {forwarded}")
 }
 
 fn addresses(addresses: &[(IpAddr, Option<u8>)]) -> String {
@@ -145,7 +145,7 @@ mod tests {
     };
 
     fn model(second: &str) -> Model {
-        let links = [link(2, LinkKind::Other), link(3, LinkKind::Other)];
+        let links = [link(2, LinkKind::Wire), link(3, LinkKind::Wire)];
         let policy = crate::model::Policy {
             send: mhebpf_ebpf::Send::Redirect,
             receive: mhebpf_ebpf::Receive::Drop,

@@ -71,12 +71,14 @@ pub struct Packet {
     pub target: Option<IpAddr>,
     /// Whether it goes to a group of stations.
     pub group: bool,
+    /// Whether this host forwards it.
+    pub forwarded: bool,
 }
 
 /// A verdict.
 #[derive(Clone, Debug, Serialize)]
 pub struct Answer {
-    /// `pass`, `drop`, `redirect`, `redirect-group` or `rewrite-sender`.
+    /// `pass`, `drop`, `redirect`, `redirect-group`, `rewrite-sender` or `rewrite-source`.
     pub action: &'static str,
     /// Whether that is done; else it is only counted, and the packet passes.
     pub enforced: bool,
@@ -84,7 +86,7 @@ pub struct Answer {
     pub reason: Option<&'static str>,
     /// The interface that it is redirected to.
     pub owner: Option<String>,
-    /// The next hop of a redirect, or the address that an ARP request asks as.
+    /// The next hop of a redirect, or the address that an ARP request asks as, or that IGMP leaves with.
     pub address: Option<IpAddr>,
 }
 
@@ -112,7 +114,7 @@ pub struct Claim {
     pub rule: why::Rule,
     /// The interface that the rule is about.
     pub through: String,
-    /// The prefix of a local route or of an `allow`.
+    /// The prefix of a local route, of an `allow` or an `owns`.
     pub prefix: Option<String>,
 }
 
@@ -124,6 +126,7 @@ pub struct PolicyWords {
     pub receive: &'static str,
     pub announce: &'static str,
     pub unknown: &'static str,
+    pub forwarded: &'static str,
 }
 
 /// An owner that the packet could be redirected to.
@@ -246,7 +249,8 @@ fn packet(question: &Question, interface: String) -> Packet {
         Direction::Ingress => "ingress",
     };
     let target = target.map(|target| IpAddr::V6(target.into()));
-    Packet { direction, interface, kind, from, to, target, group: question.packet.group }
+    let (group, forwarded) = (question.packet.group, question.forwarded);
+    Packet { direction, interface, kind, from, to, target, group, forwarded }
 }
 
 fn answer(explanation: &Explanation, name: impl Fn(u32) -> String) -> Answer {
@@ -280,13 +284,15 @@ fn address(judged: &Judged, name: impl Fn(u32) -> String) -> Address {
 }
 
 fn words(policy: &Policy) -> PolicyWords {
+    let send = |send| match send {
+        Send::Off => "off",
+        Send::Observe => "observe",
+        Send::Drop => "drop",
+        Send::Redirect => "redirect",
+    };
     PolicyWords {
-        send: match policy.send {
-            Send::Off => "off",
-            Send::Observe => "observe",
-            Send::Drop => "drop",
-            Send::Redirect => "redirect",
-        },
+        send: send(policy.send),
+        forwarded: send(policy.forwarded),
         receive: match policy.receive {
             Receive::Off => "off",
             Receive::Observe => "observe",

@@ -14,7 +14,8 @@ use serde::Serialize;
 use super::why::{self, Claim, Try};
 use crate::model::{
     Host, Policy, Tables,
-    ownership::{self, Ownerships},
+    metadata::AsUsual,
+    ownership::{self, Bindings, Ownerships},
     stacking::Stacking,
 };
 
@@ -26,6 +27,8 @@ pub struct Model {
     pub policies: BTreeMap<u32, Policy>,
     /// What the programs know.
     pub tables: Tables,
+    /// Whose addresses are their own.
+    pub bindings: Bindings,
     ownerships: Ownerships,
 }
 
@@ -33,9 +36,9 @@ impl Model {
     /// Computes the tables.
     pub fn new(host: Host, policies: BTreeMap<u32, Policy>) -> Self {
         let tables = Tables::new(&host, &policies);
-        let allowed = policies.iter().map(|(ifindex, policy)| (*ifindex, policy.allow.clone())).collect();
-        let ownerships = ownership::of_addresses(&Stacking::of(&host), &allowed);
-        Self { host, policies, tables, ownerships }
+        let bindings = Bindings::new(&host, &policies);
+        let ownerships = ownership::of_addresses(&Stacking::of(&host), &bindings);
+        Self { host, policies, tables, bindings, ownerships }
     }
 }
 
@@ -46,8 +49,10 @@ pub struct Question {
     pub direction: Direction,
     /// The interface.
     pub ifindex: u32,
-    /// The packet, which is neither forwarded nor tagged for a VLAN.
+    /// The packet, which is neither bridged nor tagged for a VLAN.
     pub packet: Packet,
+    /// Whether this host forwards it.
+    pub forwarded: bool,
     /// Whether it came out of an IPsec tunnel or transport.
     pub decapsulated: bool,
 }
@@ -131,8 +136,10 @@ pub enum Standing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Switch {
-    /// For packets that leave.
+    /// For packets of this host that leave.
     Send,
+    /// For packets that it forwards.
+    Forwarded,
     /// For datagrams that arrive.
     Receive,
     /// For ARP and NDP.
@@ -175,14 +182,16 @@ pub fn because(model: &Model, question: &Question, verdict: Verdict) -> Explanat
 
 /// What the programs say, by the very function that they run.
 fn verdict(model: &Model, question: &Question) -> Verdict {
-    let Question { direction, ifindex, packet, decapsulated } = question;
-    let Some(iface) = model.tables.ifaces.get(ifindex) else { return Verdict::Pass };
-    decide(&model.tables, *direction, *ifindex, iface, packet, false, || *decapsulated)
+    let Question { direction, ifindex, packet, forwarded, decapsulated } = *question;
+    let Some(iface) = model.tables.ifaces.get(&ifindex) else { return Verdict::Pass };
+    let metadata = AsUsual { forwarded, decapsulated, ..AsUsual::new(iface, &packet) };
+    decide(&model.tables, direction, ifindex, iface, &metadata.on(&packet), false, &metadata)
 }
 
 /// In the order in which they are looked at.
 fn judged_addresses(question: &Question) -> Vec<(Role, IpAddr, Switch)> {
     let (role, switch) = match question.direction {
+        Direction::Egress if question.forwarded => (Role::Source, Switch::Forwarded),
         Direction::Egress => (Role::Source, Switch::Send),
         Direction::Ingress => (Role::Destination, Switch::Receive),
     };
@@ -242,6 +251,7 @@ pub fn action_name(verdict: &Verdict) -> &'static str {
             Act::Redirect => "redirect",
             Act::RedirectGroup => "redirect-group",
             Act::RewriteSender => "rewrite-sender",
+            Act::RewriteSource => "rewrite-source",
         },
     }
 }

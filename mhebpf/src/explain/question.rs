@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use mhebpf_ebpf::{Arp, ArpOperation, Datagram, Direction, Discovery, DiscoveryKind, Network, Packet};
+use mhebpf_ebpf::{Arp, ArpOperation, Datagram, Direction, Discovery, DiscoveryKind, Mac, Network, Packet};
 
 use super::explanation::Question;
 use crate::{
@@ -39,7 +39,13 @@ pub fn read(options: &ExplainOptions, host: &Host) -> Result<Question, UsageErro
     let (network, destination) = network(options)?;
     let group = is_group(host, link.index, destination);
     let packet = Packet { group, offset: 0, network };
-    Ok(Question { direction, ifindex: link.index, packet, decapsulated: false })
+    let forwarded = options.forwarded;
+    if forwarded && direction == Direction::Ingress {
+        return Err(UsageError::new(
+            "--forwarded is for a packet that leaves: where it arrives it is judged like any other",
+        ));
+    }
+    Ok(Question { direction, ifindex: link.index, packet, forwarded, decapsulated: false })
 }
 
 /// What the packet is, and the address that it goes to.
@@ -62,10 +68,11 @@ fn datagram(options: &ExplainOptions) -> Result<(Network, IpAddr), UsageError> {
     };
     let network = match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            Network::Ipv4(Datagram { source: source.into(), destination: destination.into() })
+            Network::Ipv4(Datagram { source: source.into(), destination: destination.into(), protocol: 0 })
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let datagram = Datagram { source: source.into(), destination: destination.into() };
+            let datagram =
+                Datagram { source: source.into(), destination: destination.into(), protocol: 0 };
             Network::Ipv6(datagram, Discovery::NONE)
         }
         _ => return Err(mixed("--src", source, "--dst", destination)),
@@ -92,7 +99,9 @@ fn arp(kind: ArpKind, options: &ExplainOptions) -> Result<(Network, IpAddr), Usa
         ArpKind::Request => ArpOperation::Request,
         ArpKind::Reply => ArpOperation::Reply,
     };
-    Ok((Network::Arp(Arp { operation, sender: sender.into(), target: target.into() }), target.into()))
+    // The hardware address is that of the interface: `AsUsual::on`.
+    let (hardware, sender) = (Mac::ZERO, sender.into());
+    Ok((Network::Arp(Arp { operation, hardware, sender, target: target.into() }), target.into()))
 }
 
 fn discovery(kind: NdpKind, options: &ExplainOptions) -> Result<(Network, IpAddr), UsageError> {
@@ -115,7 +124,8 @@ fn discovery(kind: NdpKind, options: &ExplainOptions) -> Result<(Network, IpAddr
         NdpKind::Advertisement => (DiscoveryKind::Advertisement, target, ALL_NODES),
     };
     let (source, destination) = (ipv6(options.src, source)?, ipv6(options.dst, destination)?);
-    let datagram = Datagram { source: source.into(), destination: destination.into() };
+    let datagram =
+                Datagram { source: source.into(), destination: destination.into(), protocol: 0 };
     let discovery = Discovery { kind, target: target.into() };
     Ok((Network::Ipv6(datagram, discovery), destination.into()))
 }

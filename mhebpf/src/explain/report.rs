@@ -62,6 +62,7 @@ fn packet(document: &Document) -> String {
         ("advertisement", Some(target)) => {
             format!("a neighbour advertisement of {target} from {from} to {to}")
         }
+        _ if packet.forwarded => format!("a forwarded datagram from {from} to {to}"),
         _ => format!("a datagram from {from} to {to}"),
     };
     format!("{what}, which {way} {}", packet.interface)
@@ -75,6 +76,7 @@ fn verdict(document: &Document) -> String {
         "drop" => "drop".to_owned(),
         "redirect" => format!("redirect to {owner}, next hop {address}"),
         "redirect-group" => format!("redirect to {owner}, to the group"),
+        "rewrite-source" => format!("rewrite: it leaves with the source {address} instead"),
         "rewrite-sender" => format!("rewrite: it asks as {address} instead"),
         _ => return "pass".to_owned(),
     };
@@ -150,6 +152,9 @@ fn owned(claims: &[Claim]) -> String {
             (Rule::LocalRoute, prefix) => {
                 format!("{through}'s by the local route {}", prefix.unwrap_or_default())
             }
+            (Rule::Owned, prefix) => {
+                format!("{through}'s ({}) by the configuration", prefix.unwrap_or_default())
+            }
             (Rule::Allowed, prefix) => {
                 format!("allowed on {through} ({}) by the configuration", prefix.unwrap_or_default())
             }
@@ -167,10 +172,13 @@ fn policy(document: &Document) -> String {
     let said = match last.map(|judged| judged.switch) {
         Some(Switch::Receive) => format!("receive is {}", policy.receive),
         Some(Switch::Announce) => format!("announce is {}", policy.announce),
+        Some(Switch::Forwarded) => format!("forwarded is {}", policy.forwarded),
         Some(Switch::Send) | None => format!("send is {}", policy.send),
     };
     let is_foreign = last.is_some_and(|judged| judged.standing == Standing::Foreign);
-    if is_foreign && document.packet.direction == "egress" {
+    if is_foreign && document.packet.forwarded {
+        format!("{said} on {interface}; a foreign source that is forwarded passes")
+    } else if is_foreign && document.packet.direction == "egress" {
         format!("{said} on {interface}, and unknown is {}", policy.unknown)
     } else {
         format!("{said} on {interface}")

@@ -21,7 +21,7 @@ pub struct Claim {
     pub rule: Rule,
     /// The interface that the rule is about: where the address is configured, or where the local route leads.
     pub through: u32,
-    /// The prefix of a local route or of an `allow`.
+    /// The prefix of a local route, of an `allow` or an `owns`.
     pub prefix: Option<IpNet>,
 }
 
@@ -39,11 +39,10 @@ pub fn claims(model: &Model, domain: u32, address: IpAddr) -> Vec<Claim> {
         }
     };
     let mut host_wide = Vec::new();
-    let is_without_wire =
-        |ifindex: &u32| host.links.get(ifindex).is_some_and(|link| link.kind.is_without_wire());
+    let binds = |ifindex: u32, prefix: IpNet| model.bindings.binds(host, ifindex, prefix);
     for configured in host.addresses.iter().filter(|configured| configured.local == address) {
         let through = configured.ifindex;
-        if !is_without_wire(&through) {
+        if binds(through, address.into()) {
             add(through, Rule::Configured, None);
         } else if host.domain_of(through) == domain {
             host_wide.push(Claim { owner: None, rule: Rule::HostWide, through, prefix: None });
@@ -51,10 +50,15 @@ pub fn claims(model: &Model, domain: u32, address: IpAddr) -> Vec<Claim> {
     }
     for route in host.local_routes.iter().filter(|route| route.prefix.contains(&address)) {
         let (through, prefix) = (route.ifindex, Some(route.prefix));
-        if !is_without_wire(&through) {
+        if binds(through, route.prefix) {
             add(through, Rule::LocalRoute, prefix);
         } else if route.domain == domain {
             host_wide.push(Claim { owner: None, rule: Rule::HostWide, through, prefix });
+        }
+    }
+    for (ifindex, prefixes) in &model.bindings.owned {
+        for prefix in prefixes.iter().filter(|prefix| prefix.contains(&address)) {
+            add(*ifindex, Rule::Owned, Some(*prefix));
         }
     }
     let allowed = model.policies.iter().flat_map(|(ifindex, policy)| {
@@ -161,7 +165,7 @@ mod tests {
     }
 
     fn model() -> Model {
-        let links = [link(1, LinkKind::Loopback), link(2, LinkKind::Other), stacked(3, 2)];
+        let links = [link(1, LinkKind::Loopback), link(2, LinkKind::Wire), stacked(3, 2)];
         let addresses = [address(3, "10.0.0.3/24"), address(1, "203.0.113.9/32")];
         let mut host = host(links, addresses);
         host.local_routes = vec![LocalRoute { domain: MAIN_DOMAIN, prefix: net("10.5.0.0/16"), ifindex: 2 }];

@@ -7,6 +7,8 @@ use std::{
 
 use ipnet::IpNet;
 
+use super::steering::PROTOCOL;
+
 /// The set of addresses outside VRFs; that of a VRF has the index of its device.
 pub const MAIN_DOMAIN: u32 = 0;
 
@@ -20,12 +22,14 @@ pub struct Host {
     pub links: BTreeMap<u32, Link>,
     /// Addresses in the order of the kernel's dump: primary before secondary ones.
     pub addresses: Vec<Address>,
-    /// Unicast routes of the main table and those of VRFs.
+    /// Unicast routes of the main table, those of VRFs and those that rules lead to.
     pub routes: Vec<Route>,
     /// Routes of the main table that lead elsewhere than to a next hop.
     pub other_routes: Vec<OtherRoute>,
     /// Prefixes that are local though no address says so.
     pub local_routes: Vec<LocalRoute>,
+    /// Rules of policy routing that lead to a table, in the order in which they are asked.
+    pub rules: Vec<Rule>,
 }
 
 /// A network device.
@@ -47,15 +51,18 @@ pub struct Link {
     pub up: bool,
     /// The bridge, bond, team or VRF that the device is a port of (`IFLA_MASTER`).
     pub master: Option<u32>,
-    /// The device in this namespace that it is stacked on or paired with (`IFLA_LINK` without
-    /// `IFLA_LINK_NETNSID`).
+    /// The device in this namespace that it lies on or is paired with (`IFLA_LINK` without `IFLA_LINK_NETNSID`).
     pub link: Option<u32>,
     /// `IFLA_LINK` points into another namespace: a container's end of a veth pair, say.
     pub link_elsewhere: bool,
     /// `net.ipv4.conf.*.route_localnet` is on.
     pub route_localnet: bool,
+    /// `net.ipv4.conf.*.forwarding` is on: what arrives here for others is sent on.
+    pub forwards: bool,
     /// `net.ipv6.conf.*.forwarding` is on: the host is a router there, and says so in its advertisements.
     pub router: bool,
+    /// `net.ipv4.conf.*.arp_ignore`: which requests the kernel answers.
+    pub arp_ignore: u8,
     /// `net.ipv4.conf.*.rp_filter` is strict (1): a datagram is discarded unless the route to its source
     /// leads back here.
     pub strict_reverse_path: bool,
@@ -72,19 +79,28 @@ pub enum Framing {
     Unknown,
 }
 
-/// The kinds of device that ownership and selection tell apart.
+/// The kinds of device that ownership and selection tell apart. How devices lie on one another, they read from the links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkKind {
     /// The loopback device.
     Loopback,
     /// A device that swallows packets; VIPs are configured on it.
     Dummy,
-    /// One end of a pair.
-    Veth,
-    /// A device whose packets cross the one that it is stacked on: VLAN, macvlan, macvtap, ipvlan, ipvtap.
-    Stacked,
-    /// A device whose packets cross its ports: bridge, bond, team.
-    Aggregate,
+    /// A device with a wire of its own: of no kind that rtnetlink names, or a port of a switch.
+    Wire,
+    /// A VLAN, whose frames are tagged on the device that it lies on.
+    Vlan {
+        /// The VLAN identifier; 0 stands for priority tags, which are no VLAN.
+        id: u16,
+    },
+    /// A macvlan or macvtap, whose frames have its own hardware address on the device that it lies on.
+    Macvlan,
+    /// An ipvlan or ipvtap, whose frames look as if they were of the device that it lies on.
+    Ipvlan,
+    /// A bridge, of network cards, containers or virtual machines.
+    Bridge,
+    /// A bond, a team, or another one thing of several cards.
+    Bond,
     /// A VRF.
     Vrf {
         /// Its routing table.
@@ -93,18 +109,21 @@ pub enum LinkKind {
     /// A device whose packets leave the host inside others, or go to a process or virtual machine: tun, tap,
     /// WireGuard, VXLAN, GRE and the like.
     Tunnel,
-    /// Everything else, physical devices included.
+    /// Everything else: ends of pairs (veth, netkit), ppp, and what nobody knew when this was written.
     Other,
 }
 
 impl LinkKind {
-    /// Reads an `IFLA_INFO_KIND`. The table of a VRF is not in it.
+    /// Reads an `IFLA_INFO_KIND`. The identifier of a VLAN and the table of a VRF are not in it.
     pub fn from_info_kind(kind: &str) -> Self {
         match kind {
             "dummy" | "ifb" | "nlmon" | "vcan" => Self::Dummy,
-            "veth" => Self::Veth,
-            "vlan" | "macvlan" | "macvtap" | "ipvlan" | "ipvtap" => Self::Stacked,
-            "bridge" | "bond" | "team" => Self::Aggregate,
+            "dsa" | "openvswitch" => Self::Wire,
+            "vlan" => Self::Vlan { id: 1 },
+            "macvlan" | "macvtap" => Self::Macvlan,
+            "ipvlan" | "ipvtap" => Self::Ipvlan,
+            "bridge" => Self::Bridge,
+            "bond" | "team" | "hsr" => Self::Bond,
             "vrf" => Self::Vrf { table: MAIN_TABLE },
             "tun" | "wireguard" | "vxlan" | "geneve" | "bareudp" | "gre" | "gretap" | "erspan" | "ip6gre"
             | "ip6gretap" | "ip6erspan" | "ipip" | "sit" | "ip6tnl" | "vti" | "vti6" | "xfrm" | "gtp"
@@ -130,6 +149,8 @@ pub struct Address {
     pub subnet: IpNet,
     /// Duplicate address detection has not ended, or found a duplicate: it may not be announced.
     pub tentative: bool,
+    /// It is valid inside this host only (`scope host`).
+    pub host_scope: bool,
 }
 
 /// The prefix of `length` bits, or of the whole address if that is less, that holds `address`.
@@ -211,6 +232,33 @@ pub struct OtherRoute {
     pub metric: u32,
 }
 
+/// A rule of policy routing (`ip rule`) that leads to a table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Rule {
+    /// For IPv4, and not IPv6.
+    pub ipv4: bool,
+    /// Rules with lower numbers are asked first.
+    pub priority: u32,
+    /// The sources that it is for; `None` when it does not look at the source.
+    pub source: Option<IpNet>,
+    /// The routing table that it leads to.
+    pub table: u32,
+    /// Who made it (`FRA_PROTOCOL`), 0 where that is not said.
+    pub protocol: u8,
+    /// The marks that it is for, with a mask; `None` when it does not look at marks.
+    pub mark: Option<(u32, u32)>,
+    /// It looks at something else too (destination, incoming interface, protocol, ports, user), or is for all packets but these.
+    pub selects: bool,
+}
+
+impl Rule {
+    /// Whether it is for all packets of some sources that nobody has marked.
+    pub fn is_for_sources(&self) -> bool {
+        let unmarked = self.mark.is_none_or(|(mark, _)| mark == 0);
+        self.source.is_some() && unmarked && !self.selects
+    }
+}
+
 /// A route of type local: its destinations are the host's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LocalRoute {
@@ -223,6 +271,28 @@ pub struct LocalRoute {
 }
 
 impl Host {
+    /// Whether two devices are the ends of one pair (veth, netkit) in this namespace: each is the link of the other.
+    pub fn is_pair(&self, link: &Link) -> bool {
+        let peer = link.link.and_then(|peer| self.links.get(&peer));
+        peer.is_some_and(|peer| peer.link == Some(link.index))
+    }
+
+    /// The tables that rules from an address of an interface lead to, in the order in which they are asked. Those of mhebpf are
+    /// left out: they are made of the others.
+    pub fn tables_by_source(&self) -> BTreeMap<u32, Vec<u32>> {
+        let mut tables: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for rule in self.rules.iter().filter(|rule| rule.is_for_sources() && rule.protocol != PROTOCOL) {
+            let Some(source) = rule.source.filter(|_| rule.table != MAIN_TABLE) else { continue };
+            for address in self.addresses.iter().filter(|address| source.contains(&address.local)) {
+                let of_interface = tables.entry(address.ifindex).or_default();
+                if !of_interface.contains(&rule.table) {
+                    of_interface.push(rule.table);
+                }
+            }
+        }
+        tables
+    }
+
     /// Names an interface for a message.
     pub fn name_of(&self, ifindex: u32) -> String {
         self.links.get(&ifindex).map_or_else(|| format!("if{ifindex}"), |link| link.name.clone())
@@ -273,20 +343,20 @@ mod tests {
 
     #[test]
     fn a_port_of_a_bond_in_a_vrf_is_in_its_domain() {
-        let mut port = link(2, LinkKind::Other);
+        let mut port = link(2, LinkKind::Wire);
         port.master = Some(3);
-        let mut bond = link(3, LinkKind::Aggregate);
+        let mut bond = link(3, LinkKind::Bond);
         bond.master = Some(9);
-        let host = host([port, bond, link(4, LinkKind::Other), link(9, LinkKind::Vrf { table: 10 })], []);
+        let host = host([port, bond, link(4, LinkKind::Wire), link(9, LinkKind::Vrf { table: 10 })], []);
         assert_eq!([2, 3, 4, 9].map(|ifindex| host.domain_of(ifindex)), [9, 9, MAIN_DOMAIN, 9]);
         assert_eq!((host.table_of(9), host.table_of(MAIN_DOMAIN)), (10, MAIN_TABLE));
     }
 
     #[test]
     fn masters_in_a_circle_end() {
-        let mut one = link(2, LinkKind::Aggregate);
+        let mut one = link(2, LinkKind::Bond);
         one.master = Some(3);
-        let mut other = link(3, LinkKind::Aggregate);
+        let mut other = link(3, LinkKind::Bond);
         other.master = Some(2);
         assert_eq!(host([one, other], []).domain_of(2), MAIN_DOMAIN);
     }

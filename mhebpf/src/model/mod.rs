@@ -1,6 +1,7 @@
 //! The host as the kernel describes it, and the tables that the programs decide from. No I/O.
 
 pub mod host;
+pub mod metadata;
 pub mod next_hops;
 pub mod ownership;
 pub mod policy;
@@ -9,10 +10,12 @@ pub mod select;
 pub mod stacking;
 pub mod steering;
 pub mod tables;
+pub mod uplinks;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use host::{Address, Framing, Hop, Host, Link, LinkKind, LocalRoute, Metrics, OtherRoute, Route};
+pub use host::{Address, Framing, Hop, Host, Link, LinkKind, LocalRoute, Metrics, OtherRoute, Route, Rule};
+pub use ownership::Bindings;
 pub use policy::Policy;
 pub use select::{Selection, Selector};
 pub use stacking::Stacking;

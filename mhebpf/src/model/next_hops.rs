@@ -21,37 +21,65 @@ pub enum NextHop {
 /// Next hops by owner and prefix.
 pub type NextHops = HashMap<(u32, IpNet), NextHop>;
 
-/// Next hops by prefix for every interface in `owners`, from the table of the owner's VRF or the main one.
+/// Next hops by prefix for every interface in `owners`, from the table of the owner's VRF or the main one, and from those
+/// that rules from its addresses lead to.
 ///
-/// For each prefix, and in this order: a route through the owner itself, by the lowest metric; else a route
-/// through another interface whose gateway is near the owner, by the lowest metric: that gateway, on the owner.
-/// Hosts with many interfaces in one subnet often have one default route only, and their gateway serves all of
-/// them.
+/// For each prefix, and in this order: a route through the owner itself, of the tables of rules in the order in which they are
+/// asked, then of the owner's own table, by the lowest metric; else a route of that through another interface whose gateway is
+/// near the owner, by the lowest metric: that gateway, on the owner. Hosts with many interfaces in one subnet often have one
+/// default route only, and their gateway serves all of them.
 pub fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> NextHops {
     let mut owners_by_table: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
     for owner in owners {
         owners_by_table.entry(host.table_of(host.domain_of(*owner))).or_default().insert(*owner);
     }
-    let mut routes_by_table: HashMap<u32, Vec<&Route>> = HashMap::new();
-    for route in &host.routes {
-        routes_by_table.entry(route.table).or_default().push(route);
-    }
+    let mut routes_by_table = by_table(host);
+    let by_source = by_source(host, owners, &routes_by_table);
     let mut next_hops = NextHops::new();
+    let mut keep = |owner: u32, route: &Route, hop: &Hop| {
+        let next_hop = hop.gateway.map_or(NextHop::OnLink, NextHop::Gateway);
+        next_hops.entry((owner, route.destination)).or_insert(next_hop);
+    };
+    for (owner, route, hop) in by_source {
+        keep(owner, route, hop);
+    }
     for (table, owners) in owners_by_table {
-        if let Some(mut routes) = routes_by_table.remove(&table) {
-            sort_by_preference(&mut routes);
-            for_each(&routes, &owners, |owner, route, hop| {
-                let next_hop = hop.gateway.map_or(NextHop::OnLink, NextHop::Gateway);
-                next_hops.entry((owner, route.destination)).or_insert(next_hop);
-            });
+        if let Some(routes) = routes_by_table.remove(&table) {
+            for_each(&routes, &owners, &mut keep);
         }
     }
     next_hops
 }
 
-/// Puts better routes first. The kernel takes the first of routes with equal metric, and their order stays.
-pub(super) fn sort_by_preference(routes: &mut [&Route]) {
-    routes.sort_by_key(|route| route.metric);
+/// The routes of each table, better ones first. The kernel takes the first of routes with equal metric, and their order stays.
+pub(super) fn by_table(host: &Host) -> HashMap<u32, Vec<&Route>> {
+    let mut by_table: HashMap<u32, Vec<&Route>> = HashMap::new();
+    for route in &host.routes {
+        by_table.entry(route.table).or_default().push(route);
+    }
+    for routes in by_table.values_mut() {
+        routes.sort_by_key(|route| route.metric);
+    }
+    by_table
+}
+
+/// The routes and hops through each owner of the tables that rules from its addresses lead to, better ones first.
+pub(super) fn by_source<'a>(
+    host: &Host,
+    owners: &BTreeSet<u32>,
+    by_table: &HashMap<u32, Vec<&'a Route>>,
+) -> Vec<(u32, &'a Route, &'a Hop)> {
+    let mut found = Vec::new();
+    for (owner, tables) in host.tables_by_source() {
+        if !owners.contains(&owner) {
+            continue;
+        }
+        for route in tables.iter().filter_map(|table| by_table.get(table)).flatten() {
+            let hops = route.hops.iter().filter(|hop| hop.ifindex == owner);
+            found.extend(hops.map(|hop| (owner, *route, hop)));
+        }
+    }
+    found
 }
 
 /// Calls `offer` with every next hop that an owner has by the routes of one table, sorted by preference: an owner and
@@ -278,7 +306,7 @@ mod tests {
             in_red(route("0.0.0.0/0", 0, 2, Some("10.0.0.2"))),
             in_red(route("10.0.0.0/24", 0, 2, None)),
         ];
-        let links = [port(2, 9), link(3, LinkKind::Other), link(9, LinkKind::Vrf { table: 10 })];
+        let links = [port(2, 9), link(3, LinkKind::Wire), link(9, LinkKind::Vrf { table: 10 })];
         let links = links.into_iter().map(|link| (link.index, link)).collect();
         let hops = of_owners(&Host { links, routes, ..Host::default() }, &BTreeSet::from([2, 3]));
         assert_eq!(hops[&(2, net("0.0.0.0/0"))], gateway("10.0.0.2"));

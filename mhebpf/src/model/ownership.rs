@@ -8,9 +8,52 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    host::{Host, LinkKind, prefix},
+    host::{Host, LinkKind, is_link_local, prefix},
+    policy::Policy,
     stacking::Stacking,
+    uplinks::Uplinks,
 };
+
+/// What decides, besides the host, who owns what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bindings {
+    /// Interfaces whose addresses are their own. Those of the others are everyone's.
+    pub bound: BTreeSet<u32>,
+    /// Prefixes in which interfaces are owners too.
+    pub allowed: BTreeMap<u32, Vec<IpNet>>,
+    /// Prefixes that no interface has, and that belong to these.
+    pub owned: BTreeMap<u32, Vec<IpNet>>,
+}
+
+impl Bindings {
+    /// Those of a host with `policies` for the enforced interfaces by ifindex: its uplinks keep their addresses, enforced or
+    /// not, and so does what is enforced, unless its policy says otherwise.
+    pub fn new(host: &Host, policies: &BTreeMap<u32, Policy>) -> Self {
+        let mut bindings = Self { bound: Uplinks::of(host).uplinks, ..Self::default() };
+        for (ifindex, policy) in policies {
+            if policy.binds {
+                bindings.bound.insert(*ifindex);
+            } else {
+                bindings.bound.remove(ifindex);
+            }
+            if !policy.allow.is_empty() {
+                bindings.allowed.insert(*ifindex, policy.allow.clone());
+            }
+            if !policy.owns.is_empty() {
+                bindings.owned.insert(*ifindex, policy.owns.clone());
+            }
+        }
+        bindings
+    }
+
+    /// Whether an address, or a prefix, of an interface is that interface's, and that of those that its packets cross. A VRF is
+    /// no interface, but its ports are; and a link-local address means nothing elsewhere.
+    pub fn binds(&self, host: &Host, ifindex: u32, prefix: IpNet) -> bool {
+        let Some(link) = host.links.get(&ifindex) else { return false };
+        let is_of_link = is_link_local(prefix.addr()) && !link.kind.is_without_wire();
+        is_of_link || self.bound.contains(&ifindex) || matches!(link.kind, LinkKind::Vrf { .. })
+    }
+}
 
 /// The owners of an address or of all addresses of a prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,14 +128,13 @@ impl Claims {
 /// What is said of each prefix, before it is seen together with the prefixes around it.
 type ClaimsByPrefix = BTreeMap<(u32, IpNet), Claims>;
 
-/// The owners of every local address of a host, and of those that `allowed` names for interfaces.
+/// The owners of every local address of a host, and of those that `bindings` name for interfaces.
 ///
 /// An address is owned by the interface that it is configured on or locally routed to, and by those that the
-/// interface's packets cross: the device that a VLAN or macvlan is stacked on, the ports of a bridge, bond, team or
-/// VRF. On an interface without a wire it is host-wide. Each owner owns it in its own domain: addresses of VRFs are
-/// compared only within theirs.
-pub fn of_addresses(stacking: &Stacking<'_>, allowed: &BTreeMap<u32, Vec<IpNet>>) -> Ownerships {
-    let claims = claims(stacking, allowed);
+/// interface's packets cross as they are ([`Stacking::below`]). On an interface that is not bound it is host-wide. Each owner
+/// owns it in its own domain: addresses of VRFs are compared only within theirs.
+pub fn of_addresses(stacking: &Stacking<'_>, bindings: &Bindings) -> Ownerships {
+    let claims = claims(stacking, bindings);
     let lengths: BTreeSet<u8> = claims.keys().map(|(_, prefix)| prefix.prefix_len()).collect();
     let mut ownerships = Ownerships::default();
     let mut known: HashMap<(u32, Claims), usize> = HashMap::new();
@@ -107,14 +149,14 @@ pub fn of_addresses(stacking: &Stacking<'_>, allowed: &BTreeMap<u32, Vec<IpNet>>
     ownerships
 }
 
-fn claims(stacking: &Stacking<'_>, allowed: &BTreeMap<u32, Vec<IpNet>>) -> ClaimsByPrefix {
+fn claims(stacking: &Stacking<'_>, bindings: &Bindings) -> ClaimsByPrefix {
     let host = stacking.host;
     let mut claims = ClaimsByPrefix::new();
     let mut domains = Domains::new(stacking);
     for address in &host.addresses {
         let Some(link) = host.links.get(&address.ifindex) else { continue };
         let single = IpNet::from(address.local);
-        if link.kind.is_without_wire() {
+        if !bindings.binds(host, link.index, single) {
             claims.entry((host.domain_of(link.index), single)).or_default().host_wide = true;
             continue;
         }
@@ -124,7 +166,7 @@ fn claims(stacking: &Stacking<'_>, allowed: &BTreeMap<u32, Vec<IpNet>>) -> Claim
     }
     for route in &host.local_routes {
         let Some(link) = host.links.get(&route.ifindex) else { continue };
-        if link.kind.is_without_wire() {
+        if !bindings.binds(host, link.index, route.prefix) {
             claims.entry((route.domain, route.prefix)).or_default().host_wide = true;
             continue;
         }
@@ -132,7 +174,14 @@ fn claims(stacking: &Stacking<'_>, allowed: &BTreeMap<u32, Vec<IpNet>>) -> Claim
             claims.entry((*domain, route.prefix)).or_default().routed.push(link.index);
         }
     }
-    for (ifindex, prefixes) in allowed {
+    for (ifindex, prefixes) in &bindings.owned {
+        for prefix in prefixes {
+            for domain in domains.of(*ifindex) {
+                claims.entry((*domain, prefix.trunc())).or_default().routed.push(*ifindex);
+            }
+        }
+    }
+    for (ifindex, prefixes) in &bindings.allowed {
         for prefix in prefixes {
             let key = (host.domain_of(*ifindex), prefix.trunc());
             claims.entry(key).or_default().allowed.push(*ifindex);

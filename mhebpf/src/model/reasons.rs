@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::stacking::Stacking;
+use super::{ownership::Bindings, stacking::Stacking};
 
 /// Something that makes an interface the owner of an address, or of all addresses of a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,12 +29,14 @@ pub enum Rule {
     Configured,
     /// It is configured on, or locally routed to, a device whose packets cross the interface.
     Below,
-    /// It is configured on, or locally routed to, a device without a wire.
+    /// It is configured on, or locally routed to, a device that is no uplink.
     HostWide,
     /// A local route leads to the interface.
     LocalRoute,
     /// The configuration allows it on the interface.
     Allowed,
+    /// The configuration says that it is the interface's.
+    Owned,
 }
 
 /// All claims of some interfaces.
@@ -51,7 +53,7 @@ pub struct Claims {
 /// Takes time that grows with the host and what is found. Loopback addresses are left out: on a wire they are nobody's.
 pub fn of_interfaces(
     stacking: &Stacking<'_>,
-    allowed: &BTreeMap<u32, Vec<IpNet>>,
+    bindings: &Bindings,
     wanted: &BTreeSet<u32>,
 ) -> Claims {
     let host = stacking.host;
@@ -63,8 +65,10 @@ pub fn of_interfaces(
     let routed =
         host.local_routes.iter().map(|route| (route.domain, route.ifindex, route.prefix, Rule::LocalRoute));
     for (domain, through, prefix, rule) in configured.chain(routed) {
-        let Some(link) = host.links.get(&through) else { continue };
-        if link.kind.is_without_wire() {
+        if !host.links.contains_key(&through) {
+            continue;
+        }
+        if !bindings.binds(host, through, prefix) {
             if !is_loopback(prefix) {
                 claims.host_wide.push((domain, Claim { rule: Rule::HostWide, prefix, through }));
             }
@@ -77,10 +81,18 @@ pub fn of_interfaces(
             }
         }
     }
-    for (ifindex, prefixes) in allowed.iter().filter(|(ifindex, _)| wanted.contains(ifindex)) {
-        let prefixes = prefixes.iter().map(IpNet::trunc);
-        let allows = prefixes.map(|prefix| Claim { rule: Rule::Allowed, prefix, through: *ifindex });
-        claims.by_interface.entry(*ifindex).or_default().extend(allows);
+    let owned = bindings.owned.iter().map(|(ifindex, prefixes)| (*ifindex, prefixes, Rule::Owned));
+    let allowed = bindings.allowed.iter().map(|(ifindex, prefixes)| (*ifindex, prefixes, Rule::Allowed));
+    for (through, prefixes, rule) in owned.chain(allowed) {
+        let below = stacking.below(through).iter().filter(|_| rule == Rule::Owned);
+        let below = below.map(|below| (*below, Rule::Below));
+        for (owner, rule) in [(through, rule)].into_iter().chain(below) {
+            if wanted.contains(&owner) {
+                let prefixes = prefixes.iter().map(IpNet::trunc);
+                let configured = prefixes.map(|prefix| Claim { rule, prefix, through });
+                claims.by_interface.entry(owner).or_default().extend(configured);
+            }
+        }
     }
     for owned in claims.by_interface.values_mut() {
         owned.sort_unstable();
@@ -111,9 +123,9 @@ mod tests {
     fn example() -> Host {
         let links = [
             link(1, LinkKind::Loopback),
-            link(2, LinkKind::Other),
+            link(2, LinkKind::Wire),
             stacked(3, 2),
-            link(4, LinkKind::Other),
+            link(4, LinkKind::Wire),
             port(5, 9),
             link(9, LinkKind::Vrf { table: 10 }),
         ];

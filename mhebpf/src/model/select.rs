@@ -3,17 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use glob::Pattern;
-use ipnet::IpNet;
 
-use super::host::{Address, Framing, Host, Link, LinkKind, is_link_local};
+use super::{
+    host::Host,
+    uplinks::{Uplinks, not_enforceable},
+};
 
 /// How the operator names the interfaces to enforce.
 #[derive(Clone, Debug)]
 pub enum Selector {
     /// Those whose name matches one of the patterns.
     Matching(Vec<Pattern>),
-    /// The uplinks: see [`Selection`].
-    Uplinks,
+    /// The uplinks.
+    Uplinks {
+        /// The downlinks as well.
+        downlinks: bool,
+    },
 }
 
 /// The outcome of a selection.
@@ -23,45 +28,42 @@ pub struct Selection {
     pub enforced: BTreeSet<u32>,
     /// Interfaces that are left out, each with the reason.
     pub left_out: BTreeMap<u32, &'static str>,
+    /// All uplinks and downlinks of the host, enforced or not.
+    pub host: Uplinks,
 }
-
-const UNKNOWN_FRAMING: &str = "neither Ethernet nor plain IP is on it";
-const WITHOUT_WIRE: &str = "no packet leaves the host through it";
-const VRF: &str = "a VRF: its ports are the interfaces";
-const PORT: &str = "a port: its bridge, bond or team is the interface";
-const CONTAINER: &str = "its peer is in another network namespace: a container's";
-const INSIDE_BRIDGE: &str = "a bridge without an uplink among its ports";
-const TUNNEL: &str = "a tunnel or tap: say --interface to enforce on it";
-const VIRTUAL_ROUTER: &str = "a VRRP virtual router's, which speaks with its lower device's addresses";
-
-/// The hardware addresses of VRRP virtual routers, for IPv4 and for IPv6 (RFC 5798 section 7.3).
-const VIRTUAL_ROUTER_MACS: [[u8; 5]; 2] = [[0x00, 0x00, 0x5e, 0x00, 0x01], [0x00, 0x00, 0x5e, 0x00, 0x02]];
 
 impl Selector {
     /// Selects among the links of `host`.
     ///
-    /// Matching names take every device that a packet can leave by; of the others they say why not. Uplinks are
-    /// the devices through which packets leave the host as they are: neither loopback nor dummy, no port of a
-    /// bridge, bond or team, no bridge between containers, no tunnel, no macvlan of a VRRP virtual router, and no
-    /// veth to another namespace. A host that has nothing else is itself a container: there those veths are the
-    /// uplinks that have an address in a subnet, or all of them if none has.
+    /// Matching names take every device that a packet can leave by; of the others they say why not. Uplinks are told by
+    /// [`Uplinks`].
     pub fn select(&self, host: &Host) -> Selection {
+        let known = Uplinks::of(host);
         let mut selection = Selection::default();
         match self {
             Self::Matching(patterns) => {
                 for link in host.links.values() {
-                    if patterns.iter().any(|pattern| pattern.matches(&link.name)) {
-                        selection.decide(link, not_enforceable(link));
+                    if !patterns.iter().any(|pattern| pattern.matches(&link.name)) {
+                        continue;
+                    }
+                    match not_enforceable(link) {
+                        None => _ = selection.enforced.insert(link.index),
+                        Some(reason) => _ = selection.left_out.insert(link.index, reason),
                     }
                 }
             }
-            Self::Uplinks => {
-                let known = KnownUplinks::of(host);
-                for link in host.links.values() {
-                    selection.decide(link, not_an_uplink(host, link, &known));
+            Self::Uplinks { downlinks } => {
+                selection.enforced.clone_from(&known.uplinks);
+                selection.left_out.clone_from(&known.left_out);
+                if *downlinks {
+                    let is_downlink = |why: &&'static str| **why == *super::uplinks::DOWNLINK;
+                    let taken = known.left_out.iter().filter(|(_, why)| is_downlink(why));
+                    selection.enforced.extend(taken.map(|(ifindex, _)| *ifindex));
+                    selection.left_out.retain(|ifindex, _| !selection.enforced.contains(ifindex));
                 }
             }
         }
+        selection.host = known;
         selection
     }
 
@@ -71,117 +73,10 @@ impl Selector {
             Self::Matching(patterns) => {
                 patterns.iter().map(|pattern| format!("'{pattern}'")).collect::<Vec<_>>().join(" or ")
             }
-            Self::Uplinks => "--all".to_owned(),
+            Self::Uplinks { downlinks: false } => "--all".to_owned(),
+            Self::Uplinks { downlinks: true } => "--all --downlinks".to_owned(),
         }
     }
-}
-
-impl Selection {
-    fn decide(&mut self, link: &Link, objection: Option<&'static str>) {
-        match objection {
-            None => {
-                self.enforced.insert(link.index);
-            }
-            Some(reason) => {
-                self.left_out.insert(link.index, reason);
-            }
-        }
-    }
-}
-
-fn not_enforceable(link: &Link) -> Option<&'static str> {
-    if link.kind.is_without_wire() {
-        Some(WITHOUT_WIRE)
-    } else if matches!(link.kind, LinkKind::Vrf { .. }) {
-        Some(VRF)
-    } else if link.framing == Framing::Unknown {
-        Some(UNKNOWN_FRAMING)
-    } else {
-        None
-    }
-}
-
-fn not_an_uplink(host: &Host, link: &Link, known: &KnownUplinks) -> Option<&'static str> {
-    if let Some(reason) = not_enforceable(link) {
-        return Some(reason);
-    }
-    let master = link.master.and_then(|master| host.links.get(&master));
-    if master.is_some_and(|master| !matches!(master.kind, LinkKind::Vrf { .. })) {
-        return Some(PORT);
-    }
-    if link.kind == LinkKind::Tunnel {
-        return Some(TUNNEL);
-    }
-    if link.kind == LinkKind::Stacked && is_virtual_router(link) {
-        return Some(VIRTUAL_ROUTER);
-    }
-    if is_container_veth(link) {
-        let is_container = known.surely || (known.veths && !known.with_subnet.contains(&link.index));
-        return is_container.then_some(CONTAINER);
-    }
-    let bridges_containers = link.kind == LinkKind::Aggregate && !known.with_uplink.contains(&link.index);
-    (bridges_containers && (known.surely || known.veths)).then_some(INSIDE_BRIDGE)
-}
-
-/// What ways out the host has.
-struct KnownUplinks {
-    /// A device that is neither a veth nor made of veths.
-    surely: bool,
-    /// A veth to another namespace, no port, with an address in a subnet: a container's uplink.
-    veths: bool,
-    /// Interfaces with an address in a subnet, as uplinks have one. A container's end on its node has none, or one for
-    /// itself alone.
-    with_subnet: BTreeSet<u32>,
-    /// Bridges, bonds and teams with a port that faces outward.
-    with_uplink: BTreeSet<u32>,
-}
-
-impl KnownUplinks {
-    fn of(host: &Host) -> Self {
-        let in_subnet = |address: &&Address| {
-            address.subnet.prefix_len() < address.subnet.max_prefix_len() && !is_link_local(address.local)
-        };
-        let with_subnet: BTreeSet<u32> =
-            host.addresses.iter().filter(in_subnet).map(|address| address.ifindex).collect();
-        let faces_outward =
-            |port: &&Link| !matches!(port.kind, LinkKind::Veth | LinkKind::Tunnel | LinkKind::Dummy);
-        let surely = |link: &Link| {
-            not_enforceable(link).is_none()
-                && !matches!(link.kind, LinkKind::Veth | LinkKind::Aggregate | LinkKind::Tunnel)
-        };
-        let veth = |link: &Link| {
-            is_container_veth(link) && link.master.is_none() && with_subnet.contains(&link.index)
-        };
-        Self {
-            surely: host.links.values().any(surely),
-            veths: host.links.values().any(veth),
-            with_uplink: host.links.values().filter(faces_outward).filter_map(|port| port.master).collect(),
-            with_subnet,
-        }
-    }
-}
-
-fn is_container_veth(link: &Link) -> bool {
-    link.kind == LinkKind::Veth && link.link_elsewhere
-}
-
-fn is_virtual_router(link: &Link) -> bool {
-    link.mac.is_some_and(|mac| VIRTUAL_ROUTER_MACS.iter().any(|prefix| mac.starts_with(prefix)))
-}
-
-/// The subnets that more than one interface has an address in: where a weak end system hurts. Link-local ones,
-/// which every interface has, are left out.
-pub fn shared_subnets(host: &Host) -> BTreeMap<IpNet, BTreeSet<u32>> {
-    let mut subnets: BTreeMap<IpNet, BTreeSet<u32>> = BTreeMap::new();
-    for address in &host.addresses {
-        let on_a_wire = host.links.get(&address.ifindex).is_some_and(|link| not_enforceable(link).is_none());
-        let is_subnet = address.subnet.prefix_len() < address.subnet.max_prefix_len();
-        if on_a_wire && is_subnet && !is_link_local(address.local) {
-            subnets.entry(address.subnet).or_default().insert(address.ifindex);
-        }
-    }
-    subnets.retain(|_, interfaces| interfaces.len() > 1);
-    subnets
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::host::{Host, LinkKind};
+use super::host::{Host, Link, LinkKind};
 
 /// The ports of every device and the devices below it, worked out once for all addresses.
 pub struct Stacking<'a> {
@@ -30,10 +30,25 @@ impl<'a> Stacking<'a> {
         stacking
     }
 
-    /// The interfaces that the packets of `ifindex` cross on their way to the wire, itself left out, in order of
+    /// The interfaces that the packets of `ifindex` cross on their way to the wire as they are, itself left out, in order of
     /// their distance.
     pub fn below(&self, ifindex: u32) -> &[u32] {
         self.below.get(&ifindex).map_or(&[], Vec::as_slice)
+    }
+
+    /// The ports of a device.
+    pub fn ports(&self, ifindex: u32) -> &[u32] {
+        self.ports.get(&ifindex).map_or(&[], Vec::as_slice)
+    }
+
+    /// The interfaces that the frames of macvlans and macvtaps cross, each with the hardware address that they have there.
+    pub fn carriers(&self) -> BTreeSet<(u32, [u8; 6])> {
+        let mut carriers = BTreeSet::new();
+        for link in self.host.links.values().filter(|link| link.kind == LinkKind::Macvlan) {
+            let (Some(lower), Some(mac)) = (link.link, link.mac) else { continue };
+            carriers.extend([lower].iter().chain(self.below(lower)).map(|carrier| (*carrier, mac)));
+        }
+        carriers
     }
 
     fn find_below(&self, ifindex: u32) -> Vec<u32> {
@@ -41,23 +56,27 @@ impl<'a> Stacking<'a> {
         let mut seen = BTreeSet::from([ifindex]);
         let mut next = VecDeque::from([ifindex]);
         while let Some(current) = next.pop_front() {
-            for lower in self.directly_below(current) {
-                if seen.insert(*lower) {
-                    found.push(*lower);
-                    next.push_back(*lower);
+            let lower = self.host.links.get(&current).and_then(|link| self.crossed(link));
+            for below in self.ports(current).iter().copied().chain(lower) {
+                if seen.insert(below) {
+                    found.push(below);
+                    next.push_back(below);
                 }
             }
         }
         found
     }
 
-    fn directly_below(&self, ifindex: u32) -> &[u32] {
-        let Some(link) = self.host.links.get(&ifindex) else { return &[] };
-        match link.kind {
-            LinkKind::Stacked => link.link.as_slice(),
-            LinkKind::Aggregate | LinkKind::Vrf { .. } => self.ports.get(&ifindex).map_or(&[], Vec::as_slice),
-            _ => &[],
-        }
+    /// The device that the packets of a link cross as they are. In a VLAN they are tagged, those of a macvlan have a hardware
+    /// address of their own, and in a tunnel they are inside others. What nobody knows is taken for one that they cross.
+    fn crossed(&self, link: &Link) -> Option<u32> {
+        let is_crossed = match link.kind {
+            LinkKind::Vlan { id } => id == 0,
+            LinkKind::Ipvlan => true,
+            LinkKind::Other => !self.host.is_pair(link),
+            _ => false,
+        };
+        link.link.filter(|_| is_crossed)
     }
 }
 
@@ -68,14 +87,47 @@ mod tests {
 
     #[test]
     fn what_is_below_comes_in_the_order_of_distance() {
-        let links = [port(2, 9), port(3, 9), link(9, LinkKind::Aggregate), stacked(10, 9)];
+        let links = [port(2, 9), port(3, 9), link(9, LinkKind::Bond), stacked(10, 9)];
         let host = host(links, []);
         assert_eq!(Stacking::of(&host).below(10), [9, 2, 3]);
     }
 
     #[test]
     fn devices_in_a_circle_end() {
-        let host = host([stacked(2, 3), stacked(3, 2)], []);
-        assert_eq!(Stacking::of(&host).below(2), [3]);
+        let host = host([stacked(2, 3), stacked(3, 4), stacked(4, 2)], []);
+        assert_eq!(Stacking::of(&host).below(2), [3, 4]);
+    }
+
+    #[test]
+    fn what_is_tagged_or_has_its_own_hardware_address_crosses_nothing_as_it_is() {
+        let on_2 = |index, kind| Link { link: Some(2), ..link(index, kind) };
+        let links = [
+            link(2, LinkKind::Wire),
+            on_2(3, LinkKind::Vlan { id: 5 }),
+            on_2(4, LinkKind::Vlan { id: 0 }),
+            on_2(5, LinkKind::Macvlan),
+            on_2(6, LinkKind::Tunnel),
+            on_2(7, LinkKind::Other),
+        ];
+        let host = host(links, []);
+        let stacking = Stacking::of(&host);
+        let crossing: Vec<u32> = (3..8).filter(|ifindex| stacking.below(*ifindex) == [2]).collect();
+        assert_eq!(crossing, [4, 7]);
+        assert_eq!(stacking.carriers(), BTreeSet::from([(2, [2, 0, 0, 0, 0, 5])]));
+    }
+
+    #[test]
+    fn the_ends_of_a_pair_do_not_lie_on_one_another() {
+        let end = |index, peer| Link { link: Some(peer), ..link(index, LinkKind::Other) };
+        let host = host([end(2, 3), end(3, 2)], []);
+        assert_eq!(Stacking::of(&host).below(2), []);
+    }
+
+    #[test]
+    fn the_frames_of_a_macvlan_on_a_bond_cross_its_ports() {
+        let on_top = Link { link: Some(9), ..link(10, LinkKind::Macvlan) };
+        let host = host([port(2, 9), port(3, 9), link(9, LinkKind::Bond), on_top], []);
+        let carriers: Vec<u32> = Stacking::of(&host).carriers().into_iter().map(|(carrier, _)| carrier).collect();
+        assert_eq!(carriers, [2, 3, 9]);
     }
 }

@@ -25,7 +25,7 @@ use mhebpf_ebpf::Send;
 
 use super::{
     host::{Host, LinkKind, MAIN_DOMAIN, Metrics},
-    ownership,
+    ownership::{self, Bindings},
     policy::Policy,
     stacking::Stacking,
 };
@@ -42,6 +42,9 @@ const LAST_TABLE: u32 = TABLE_BASE + i32::MAX as u32;
 /// (`fib_default_rule_pref`, net/core/fib_rules.c): it comes before ours if it is added later. The prefixes of rules do not overlap, so one is
 /// enough.
 pub const PRIORITY: u32 = 28_008;
+
+/// The bits of a mark that must not be set in a packet that is steered.
+pub const ALL_MARKS: u32 = u32::MAX;
 
 /// The routing protocol (`rtm_protocol`, `FRA_PROTOCOL`, Linux 4.17) by which rules and routes are known as those of mhebpf.
 /// Neither `linux/rtnetlink.h` nor iproute2's `rt_protos` gives it to another.
@@ -65,7 +68,9 @@ pub struct Steering {
     pub left_out: Vec<LeftOut>,
 }
 
-/// A rule: packets of local origin from `source` are looked up in `table` (`ip rule add from SOURCE iif lo lookup TABLE`).
+/// A rule: packets of local origin from `source` that nobody has marked are looked up in `table` (`ip rule add from SOURCE iif
+/// lo fwmark 0/0xffffffff lookup TABLE`). What is marked, for a VPN say, is left to the rules for marks, whatever their
+/// priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SteeringRule {
     /// A prefix in which all local addresses have the same owner.
@@ -142,10 +147,8 @@ impl Steering {
     ///
     /// Takes time that grows with the routes and the interfaces, as next hops do, and with the addresses.
     pub fn new(host: &Host, policies: &BTreeMap<u32, Policy>) -> Self {
-        let allowed = policies.iter().filter(|(_, policy)| !policy.allow.is_empty());
-        let allowed = allowed.map(|(ifindex, policy)| (*ifindex, policy.allow.clone())).collect();
         let stacking = Stacking::of(host);
-        let ownerships = ownership::of_addresses(&stacking, &allowed);
+        let ownerships = ownership::of_addresses(&stacking, &Bindings::new(host, policies));
         let mut steering = Self::default();
         let mut steered = BTreeSet::new();
         for (ifindex, policy) in policies {

@@ -17,15 +17,15 @@ use std::{
 
 use ipnet::IpNet;
 use mhebpf_ebpf::{
-    AddressTables, Block, FurtherOwnerKey, INLINE_OWNERS, Iface, Ipv4, Ipv6, Neighbour, NextHopKey, Owners,
-    OwnersKey, Slot6, Unknown,
+    AddressTables, Block, FurtherOwnerKey, INLINE_OWNERS, Iface, Ipv4, Ipv6, Mac, Neighbour, NextHopKey,
+    Owners, OwnersKey, Slot6, Unknown,
 };
 
 pub use self::family::{FamilyTables, WireAddress};
 use super::{
     host::{Framing, Host, Link, LinkKind},
     next_hops::{self, NextHop},
-    ownership::{self, Ownership},
+    ownership::{self, Bindings, Ownership},
     policy::Policy,
     stacking::Stacking,
 };
@@ -35,7 +35,7 @@ use super::{
 pub struct Tables {
     /// By ifindex.
     pub ifaces: BTreeMap<u32, Iface>,
-    /// Owners for which the tables of owners have no room.
+    /// Owners for which the tables of owners have no room, and the carriers of hardware addresses.
     pub further_owners: HashSet<FurtherOwnerKey>,
     /// What is known of IPv4 addresses.
     pub ipv4: FamilyTables<Ipv4>,
@@ -49,10 +49,9 @@ impl Tables {
     /// All interfaces are in the tables, enforced or not: any of them can be the owner that a packet is
     /// redirected to.
     pub fn new(host: &Host, policies: &BTreeMap<u32, Policy>) -> Self {
-        let allowed = policies.iter().filter(|(_, policy)| !policy.allow.is_empty());
-        let allowed = allowed.map(|(ifindex, policy)| (*ifindex, policy.allow.clone())).collect();
+        let bindings = Bindings::new(host, policies);
         let stacking = Stacking::of(host);
-        let ownerships = ownership::of_addresses(&stacking, &allowed);
+        let ownerships = ownership::of_addresses(&stacking, &bindings);
         let mut tables = Self::default();
         let distinct: Vec<Owners> =
             ownerships.distinct().iter().map(|each| tables.insert_set(each)).collect();
@@ -71,7 +70,13 @@ impl Tables {
             }
             tables.ifaces.insert(link.index, iface);
         }
-        tables.fill_inline_addresses(&stacking);
+        for (carrier, mac) in stacking.carriers() {
+            if let Some(iface) = tables.ifaces.get_mut(&carrier) {
+                iface.flags |= Iface::CARRIES;
+                tables.further_owners.insert(FurtherOwnerKey::carrier(Mac::new(mac), carrier));
+            }
+        }
+        tables.fill_inline_addresses(&stacking, &bindings);
         for ((ifindex, _), block) in blocks::of_interfaces(&ownerships, &with_prefixes) {
             // Where foreign sources are dropped, whether an address is foreign matters.
             if policies.get(&ifindex).is_some_and(|policy| policy.unknown == Unknown::Pass) {
@@ -90,8 +95,8 @@ impl Tables {
         self.ipv4.owners.len() + self.ipv6.owners.len() + self.ipv4.prefixes.len() + self.ipv6.prefixes.len()
     }
 
-    fn fill_inline_addresses(&mut self, stacking: &Stacking<'_>) {
-        for (ifindex, addresses) in inline::of_interfaces(stacking) {
+    fn fill_inline_addresses(&mut self, stacking: &Stacking<'_>, bindings: &Bindings) {
+        for (ifindex, addresses) in inline::of_interfaces(stacking, bindings) {
             let Some(iface) = self.ifaces.get_mut(&ifindex) else { continue };
             let (mut slots, mut slots6) = (0.., 0..);
             for (address, subnet) in addresses {
@@ -179,7 +184,7 @@ impl Tables {
 fn name_of_set(owners: &[u32]) -> u64 {
     let mut hasher = DefaultHasher::new();
     owners.hash(&mut hasher);
-    hasher.finish()
+    hasher.finish() & !FurtherOwnerKey::CARRIERS
 }
 
 fn iface(link: &Link, domain: u32, policy: Option<&Policy>) -> Iface {
@@ -189,6 +194,7 @@ fn iface(link: &Link, domain: u32, policy: Option<&Policy>) -> Iface {
         iface.receive = policy.receive as u8;
         iface.announce = policy.announce as u8;
         iface.unknown = policy.unknown as u8;
+        iface.forwarded = policy.forwarded as u8;
     }
     if link.up && !matches!(link.kind, LinkKind::Vrf { .. }) {
         iface.flags |= Iface::UP;

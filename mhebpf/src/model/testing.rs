@@ -19,26 +19,28 @@ pub(crate) fn link(index: u32, kind: LinkKind) -> Link {
         link: None,
         link_elsewhere: false,
         route_localnet: false,
+        forwards: false,
         router: false,
+        arp_ignore: 0,
         strict_reverse_path: false,
     }
 }
 
-/// A device on top of another.
+/// A device on top of another, whose packets cross that one as they are.
 pub(crate) fn stacked(index: u32, lower: u32) -> Link {
-    Link { link: Some(lower), ..link(index, LinkKind::Stacked) }
+    Link { link: Some(lower), ..link(index, LinkKind::Ipvlan) }
 }
 
 /// A port of a bridge, bond, team or VRF.
 pub(crate) fn port(index: u32, master: u32) -> Link {
-    Link { master: Some(master), ..link(index, LinkKind::Other) }
+    Link { master: Some(master), ..link(index, LinkKind::Wire) }
 }
 
 /// An address as it is written for `ip address add`.
 pub(crate) fn address(ifindex: u32, text: &str) -> Address {
     let with_length: IpNet = text.parse().expect("an address with a prefix length");
     let local = with_length.addr();
-    Address { ifindex, local, subnet: prefix(local, with_length.prefix_len()), tentative: false }
+    Address { ifindex, local, subnet: prefix(local, with_length.prefix_len()), tentative: false, host_scope: false }
 }
 
 pub(crate) fn net(text: &str) -> IpNet {

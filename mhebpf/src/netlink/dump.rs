@@ -1,4 +1,4 @@
-//! Dumps of links, addresses and routes.
+//! Dumps of links, addresses, rules and routes.
 
 use std::{collections::BTreeMap, collections::HashSet, hash::Hash, io, rc::Rc};
 
@@ -9,10 +9,11 @@ use netlink_packet_route::{
     address::AddressMessage,
     link::{LinkAttribute, LinkExtentMask, LinkMessage},
     route::{RouteHeader, RouteMessage},
+    rule::RuleMessage,
 };
 use tracing::{debug, warn};
 
-use super::{parse, request::Requests, routes::PlacedRoute};
+use super::{parse, request::Requests, routes::PlacedRoute, rules};
 use crate::model::{
     Address, Host, Link, LinkKind,
     host::{MAIN_DOMAIN, MAIN_TABLE},
@@ -79,13 +80,15 @@ impl Dumper {
     /// As for [`Dumper::snapshot`].
     pub fn snapshot_if(&mut self, nothing_changed: impl FnOnce() -> bool) -> Result<Snapshot> {
         let links = self.links()?;
-        let domains = domains_by_table(&links);
+        let mut tables = parse::Tables { domains: domains_by_table(&links), ..parse::Tables::default() };
         let mut host = Host { links, ..Host::default() };
         let mut placed = Vec::new();
         let mut exact = true;
         for family in FAMILIES {
             exact &= self.addresses(family, &mut host)?;
-            exact &= self.routes(family, &domains, &mut host, &mut placed)?;
+            exact &= self.rules(family, &mut host)?;
+            tables.by_rule = host.rules.iter().map(|rule| (rule.table, rule.ipv4)).collect();
+            exact &= self.routes(family, &tables, &mut host, &mut placed)?;
         }
         exact &= nothing_changed();
         // An interrupted dump can miss what is there. What was there before stays until a whole dump says
@@ -96,6 +99,7 @@ impl Dumper {
             add_missing(&mut host.routes, &self.last.routes);
             add_missing(&mut host.other_routes, &self.last.other_routes);
             add_missing(&mut host.local_routes, &self.last.local_routes);
+            add_missing(&mut host.rules, &self.last.rules);
         }
         self.last = Rc::new(host);
         Ok(Snapshot { host: Rc::clone(&self.last), placed, exact })
@@ -140,12 +144,32 @@ impl Dumper {
         Ok(exact)
     }
 
+    /// Rules come in the order of their priorities. Whether they are exact.
+    fn rules(&mut self, family: AddressFamily, host: &mut Host) -> Result<bool> {
+        let mut request = RuleMessage::default();
+        request.header.family = family;
+        let request = RouteNetlinkMessage::GetRule(request);
+        let dumped = self.dump("rules", ATTEMPTS, &request, |payload| {
+            let message = RuleMessage::parse(payload)?;
+            Ok(Some(message).filter(|message| message.header.family == family).as_ref().and_then(rules::leading))
+        });
+        match dumped {
+            // A kernel without this family (`ipv6.disable=1`) has no rules for it.
+            Err(error) if is_unsupported(&error) => Ok(true),
+            dumped => {
+                let (rules, exact) = dumped?;
+                append(&mut host.rules, rules);
+                Ok(exact)
+            }
+        }
+    }
+
     /// Routes come in the order of their prefixes, and those of equal metric in the order in which the kernel
     /// tries them. Whether they are exact.
     fn routes(
         &mut self,
         family: AddressFamily,
-        domains: &BTreeMap<u32, u32>,
+        tables: &parse::Tables,
         host: &mut Host,
         placed: &mut Vec<PlacedRoute>,
     ) -> Result<bool> {
@@ -166,7 +190,7 @@ impl Dumper {
             if header.address_family != family || !parse::route_matters(&header) {
                 return Ok(None);
             }
-            RouteMessage::parse(payload).map(|message| parse::route(&message, domains).filter(matters))
+            RouteMessage::parse(payload).map(|message| parse::route(&message, tables).filter(matters))
         })?;
         for route in routes {
             match route {
@@ -214,6 +238,12 @@ impl Dumper {
     }
 }
 
+/// Whether the kernel does not have the family.
+fn is_unsupported(error: &anyhow::Error) -> bool {
+    let code = error.root_cause().downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+    matches!(code, Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP))
+}
+
 /// Whether the kernel had to drop a part of its answer.
 fn is_overrun(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOBUFS)
@@ -229,7 +259,7 @@ fn append<T>(all: &mut Vec<T>, mut more: Vec<T>) {
 }
 
 /// The domains that routing tables belong to. Other tables, those of policy routing and transparent proxies, say
-/// nothing of what is local or near.
+/// nothing of what is local.
 fn domains_by_table(links: &BTreeMap<u32, Link>) -> BTreeMap<u32, u32> {
     let vrfs = links.values().filter_map(|link| match link.kind {
         LinkKind::Vrf { table } => Some((table, link.index)),

@@ -19,10 +19,9 @@ const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 /// `RTNLGRP_IPV4_RULE` and `RTNLGRP_IPV6_RULE`.
 const RULE_GROUPS: [u32; 2] = [8, 19];
 
-/// A subscription to the changes of links, addresses and routes in the namespace of this process.
+/// A subscription to the changes of links, addresses, rules and routes in the namespace of this process.
 pub struct Events {
     socket: AsyncFd<Socket>,
-    with_rules: bool,
     overruns: u64,
 }
 
@@ -41,25 +40,17 @@ impl Events {
                 debug!("the netlink socket keeps its default receive buffer: {error}");
             }
             socket.bind(&SocketAddr::new(0, GROUPS))?;
+            for group in RULE_GROUPS {
+                // Without them the cross-check finds what has changed.
+                if let Err(error) = socket.add_membership(group) {
+                    warn!("netlink events of rules: {error}");
+                }
+            }
             // SAFETY: the socket has a descriptor of its own, the same for as long as it lives.
             Ok::<_, io::Error>(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
         };
         let socket = subscribed().context("subscribing to netlink events of links, addresses and routes")?;
-        Ok(Self { socket, with_rules: false, overruns: 0 })
-    }
-
-    /// Has changes of rules of policy routing reported too, or no longer.
-    pub fn watch_rules(&mut self, wanted: bool) {
-        if wanted == self.with_rules {
-            return;
-        }
-        let socket = self.socket.get_ref();
-        let set = |group| if wanted { socket.add_membership(group) } else { socket.drop_membership(group) };
-        match RULE_GROUPS.into_iter().try_for_each(set) {
-            Ok(()) => self.with_rules = wanted,
-            // The cross-check finds them anyway.
-            Err(error) => warn!("netlink events of rules: {error}"),
-        }
+        Ok(Self { socket, overruns: 0 })
     }
 
     /// Waits for a change, and takes all that are there. Lost messages (ENOBUFS) count as a change like any

@@ -1,7 +1,7 @@
 //! From netlink messages to the model.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
@@ -9,10 +9,10 @@ use std::{
 use netlink_packet_core::Nla as _;
 use netlink_packet_route::{
     AddressFamily,
-    address::{AddressAttribute, AddressFlags, AddressMessage},
+    address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
     link::{
-        AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoData, InfoVrf, LinkAttribute, LinkFlags, LinkInfo,
-        LinkLayerType, LinkMessage,
+        AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoData, InfoVlan, InfoVrf, LinkAttribute, LinkFlags,
+        LinkInfo, LinkLayerType, LinkMessage,
     },
     route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHopFlags,
@@ -34,7 +34,7 @@ pub(super) fn link(message: &LinkMessage, everywhere: Everywhere) -> Link {
     let mut link = Link {
         index: header.index,
         name: String::new(),
-        kind: if loopback { LinkKind::Loopback } else { LinkKind::Other },
+        kind: if loopback { LinkKind::Loopback } else { LinkKind::Wire },
         framing: framing(header.link_layer_type, header.flags),
         mac: None,
         mtu: 0,
@@ -43,7 +43,9 @@ pub(super) fn link(message: &LinkMessage, everywhere: Everywhere) -> Link {
         link: None,
         link_elsewhere: false,
         route_localnet: everywhere.route_localnet > 0,
+        forwards: false,
         router: false,
+        arp_ignore: everywhere.arp_ignore,
         strict_reverse_path: everywhere.rp_filter == 1,
     };
     for attribute in &message.attributes {
@@ -76,6 +78,8 @@ fn sysctls(families: &[AfSpecUnspec], everywhere: Everywhere, link: &mut Link) {
                     let AfSpecInet::DevConf(own) = attribute else { continue };
                     // `IN_DEV_ORCONF` and `IN_DEV_MAXCONF` of linux/inetdevice.h.
                     link.route_localnet = everywhere.route_localnet.max(own.route_localnet) > 0;
+                    link.forwards = own.forwarding > 0;
+                    link.arp_ignore = everywhere.arp_ignore.max(u8::try_from(own.arp_ignore).unwrap_or_default());
                     link.strict_reverse_path = everywhere.rp_filter.max(own.rp_filter) == 1;
                 }
             }
@@ -113,18 +117,26 @@ fn kind(infos: &[LinkInfo]) -> LinkKind {
         LinkInfo::Kind(kind) => Some(LinkKind::from_info_kind(&kind.to_string())),
         _ => None,
     });
-    let table = infos.iter().find_map(|info| match info {
-        LinkInfo::Data(InfoData::Vrf(attributes)) => {
-            attributes.iter().find_map(|attribute| match attribute {
-                InfoVrf::TableId(table) => Some(*table),
-                _ => None,
-            })
-        }
+    let data = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(data) => Some(data),
         _ => None,
     });
-    match (kind, table) {
-        (Some(LinkKind::Vrf { .. }), Some(table)) => LinkKind::Vrf { table },
-        (kind, _) => kind.unwrap_or(LinkKind::Other),
+    match (kind, data) {
+        (Some(LinkKind::Vrf { .. }), Some(InfoData::Vrf(attributes))) => {
+            let table = attributes.iter().find_map(|attribute| match attribute {
+                InfoVrf::TableId(table) => Some(*table),
+                _ => None,
+            });
+            LinkKind::Vrf { table: table.unwrap_or(MAIN_TABLE) }
+        }
+        (Some(LinkKind::Vlan { id: unknown }), Some(InfoData::Vlan(attributes))) => {
+            let id = attributes.iter().find_map(|attribute| match attribute {
+                InfoVlan::Id(id) => Some(*id),
+                _ => None,
+            });
+            LinkKind::Vlan { id: id.unwrap_or(unknown) }
+        }
+        (kind, _) => kind.unwrap_or(LinkKind::Wire),
     }
 }
 
@@ -133,6 +145,7 @@ fn kind(infos: &[LinkInfo]) -> LinkKind {
 pub(super) struct Everywhere {
     route_localnet: i32,
     rp_filter: i32,
+    arp_ignore: u8,
 }
 
 impl Everywhere {
@@ -142,7 +155,8 @@ impl Everywhere {
             let text = fs::read_to_string(format!("/proc/sys/net/ipv4/conf/all/{key}"));
             text.ok().and_then(|value| value.trim().parse().ok()).unwrap_or(0)
         };
-        Self { route_localnet: read("route_localnet"), rp_filter: read("rp_filter") }
+        let arp_ignore = u8::try_from(read("arp_ignore")).unwrap_or_default();
+        Self { route_localnet: read("route_localnet"), rp_filter: read("rp_filter"), arp_ignore }
     }
 }
 
@@ -164,6 +178,7 @@ pub(super) fn address(message: &AddressMessage) -> Option<Address> {
         local,
         subnet: prefix(prefix_address.unwrap_or(local), message.header.prefix_len),
         tentative: flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed),
+        host_scope: message.header.scope == AddressScope::Host,
     })
 }
 
@@ -205,9 +220,19 @@ fn is_other(header: &RouteHeader) -> bool {
         )
 }
 
+/// The tables whose routes are read.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    /// The domain of each table that has one.
+    pub(super) domains: BTreeMap<u32, u32>,
+    /// Those that rules lead to, each for IPv4 (`true`) or IPv6. They say where packets go, but nothing of what is local.
+    pub(super) by_rule: BTreeSet<(u32, bool)>,
+}
+
 /// A unicast route that any packet may take, or a local one that does not come of an address, of the tables that
-/// have a domain, another one of the table main, or one of our own tables; `None` for all others.
-pub(super) fn route(message: &RouteMessage, domains: &BTreeMap<u32, u32>) -> Option<AnyRoute> {
+/// have a domain, another one of the table main, a unicast route of one that a rule leads to, or one of our own tables; `None`
+/// for all others.
+pub(super) fn route(message: &RouteMessage, tables: &Tables) -> Option<AnyRoute> {
     let header = &message.header;
     let table = message.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Table(table) => Some(*table),
@@ -215,10 +240,14 @@ pub(super) fn route(message: &RouteMessage, domains: &BTreeMap<u32, u32>) -> Opt
     });
     let table = table.unwrap_or(u32::from(header.table));
     // A VRF may have any number.
-    if !domains.contains_key(&table) && interface_of(table).is_some() {
+    if !tables.domains.contains_key(&table) && interface_of(table).is_some() {
         return super::routes::placed(message).map(AnyRoute::Placed);
     }
-    let domain = *domains.get(&table)?;
+    let domain = tables.domains.get(&table).copied();
+    let is_by_rule = || tables.by_rule.contains(&(table, header.address_family == AddressFamily::Inet));
+    if domain.is_none() && !(header.kind == RouteType::Unicast && is_by_rule()) {
+        return None;
+    }
     if header.flags.contains(RouteFlags::Dead) || !route_matters(header) {
         return None;
     }
@@ -263,6 +292,7 @@ pub(super) fn route(message: &RouteMessage, domains: &BTreeMap<u32, u32>) -> Opt
     }
     match header.kind {
         RouteType::Local => {
+            let domain = domain?;
             let local = |hop: &Hop| LocalRoute { domain, prefix: destination, ifindex: hop.ifindex };
             Some(AnyRoute::Local(hops.iter().map(local).collect()))
         }

@@ -7,11 +7,14 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Parse
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::RouteProtocol,
-    rule::{RuleAction, RuleAttribute, RuleMessage},
+    rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
 };
 
 use super::request::Requests;
-use crate::model::steering::{PRIORITY, PROTOCOL, SteeringRule};
+use crate::model::{
+    Rule,
+    steering::{ALL_MARKS, PRIORITY, PROTOCOL, SteeringRule},
+};
 
 /// A rule with our priority.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +80,39 @@ pub(crate) fn placed(requests: &mut Requests) -> io::Result<Rules> {
         }
     }
     Ok(rules)
+}
+
+/// A rule that leads to a table; `None` for others.
+pub(super) fn leading(message: &RuleMessage) -> Option<Rule> {
+    let header = &message.header;
+    if header.action != RuleAction::ToTable {
+        return None;
+    }
+    let mut rule = Rule {
+        ipv4: header.family == AddressFamily::Inet,
+        priority: 0,
+        source: source(message),
+        table: table(message),
+        protocol: 0,
+        mark: None,
+        selects: header.dst_len > 0 || header.tos != 0 || header.flags.contains(RuleFlags::Invert),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            RuleAttribute::Priority(priority) => rule.priority = *priority,
+            RuleAttribute::Protocol(protocol) => rule.protocol = u8::from(*protocol),
+            RuleAttribute::FwMark(mark) => rule.mark.get_or_insert((0, u32::MAX)).0 = *mark,
+            RuleAttribute::FwMask(mask) => rule.mark.get_or_insert((0, u32::MAX)).1 = *mask,
+            // Packets of local origin have come in by the device of loopback.
+            RuleAttribute::Iifname(name) if name == "lo" => {}
+            RuleAttribute::Table(_)
+            | RuleAttribute::Source(_)
+            | RuleAttribute::SuppressPrefixLen(_)
+            | RuleAttribute::SuppressIfGroup(_) => {}
+            _ => rule.selects = true,
+        }
+    }
+    Some(rule)
 }
 
 /// The priority of a rule that leads all packets to the table local.
@@ -173,6 +209,8 @@ fn message(rule: &SteeringRule) -> RuleMessage {
     message.attributes = vec![
         RuleAttribute::Source(rule.source.addr()),
         RuleAttribute::Iifname("lo".to_owned()),
+        RuleAttribute::FwMark(0),
+        RuleAttribute::FwMask(ALL_MARKS),
         RuleAttribute::Table(rule.table),
         RuleAttribute::Priority(PRIORITY),
         RuleAttribute::Protocol(RouteProtocol::from(PROTOCOL)),

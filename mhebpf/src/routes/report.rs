@@ -99,7 +99,7 @@ mod tests {
 
     /// Two uplinks in one subnet with one default route, and a network of containers behind a bridge.
     fn example() -> (Host, Steering) {
-        let links = [2, 3, 4].map(|ifindex| link(ifindex, LinkKind::Other));
+        let links = [2, 3, 4].map(|ifindex| link(ifindex, LinkKind::Wire));
         let addresses = [address(2, "192.168.0.100/21"), address(3, "192.168.0.101/21")];
         let addresses = addresses.into_iter().chain([address(3, "2001:db8::101/64")]);
         let mut host = host(links, addresses);

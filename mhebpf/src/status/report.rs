@@ -107,8 +107,8 @@ fn of_interface(interface: &Interface, colours: Colours) -> String {
         ),
     });
     line(&format!(
-        "send {}, receive {}, announce {}, unknown {}",
-        policy.send, policy.receive, policy.announce, policy.unknown
+        "send {}, receive {}, announce {}, unknown {}, forwarded {}",
+        policy.send, policy.receive, policy.announce, policy.unknown, policy.forwarded
     ));
     if let Some(steering) = &interface.steering {
         let sources = match steering.sources.as_slice() {
@@ -134,6 +134,7 @@ fn owned(owned: &[Owned]) -> String {
             Rule::HostWide => format!("host-wide, through {through}"),
             Rule::LocalRoute => "local route".to_owned(),
             Rule::Allowed => "allowed".to_owned(),
+            Rule::Owned => "by the configuration".to_owned(),
         };
         text += &wrap(&format!("{address:<43} {why}"), "  ", "      ");
     }

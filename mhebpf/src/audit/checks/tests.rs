@@ -39,7 +39,7 @@ fn two() -> Snapshot {
 }
 
 fn eth(index: u32) -> Link {
-    link(index, LinkKind::Other)
+    link(index, LinkKind::Wire)
 }
 
 fn way(source: &str, configured: u32, to: To, leaves_by: u32) -> Way {

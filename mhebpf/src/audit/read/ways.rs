@@ -101,7 +101,7 @@ mod tests {
 
     fn asked(addresses: &[(u32, &str)], routes: &[(&str, Option<&str>)]) -> Vec<(String, String, To)> {
         let mut host = host(
-            [link(2, LinkKind::Other), link(3, LinkKind::Other), link(1, LinkKind::Loopback)],
+            [link(2, LinkKind::Wire), link(3, LinkKind::Wire), link(1, LinkKind::Loopback)],
             addresses.iter().map(|(ifindex, text)| address(*ifindex, text)),
         );
         host.routes = routes

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Act, Policy, Read};
 use crate::model;
 
-/// A packet that crosses an interface, neither forwarded nor tagged for a VLAN, nor out of an IPsec tunnel.
+/// A packet that crosses an interface, neither bridged nor tagged for a VLAN, nor out of an IPsec tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Crossing {
     /// Whether it leaves or arrives.
@@ -28,6 +28,9 @@ pub struct Crossing {
     pub target: Option<Ipv6Addr>,
     /// Whether it goes to a group of stations.
     pub group: bool,
+    /// Whether this host forwards it.
+    #[serde(default)]
+    pub forwarded: bool,
 }
 
 /// Which way a packet crosses an interface.
@@ -54,16 +57,16 @@ pub enum Kind {
 
 impl Crossing {
     /// Puts a packet into words.
-    pub fn new(direction: shared::Direction, ifindex: u32, packet: &Packet) -> Self {
+    pub fn new(direction: shared::Direction, ifindex: u32, packet: &Packet, forwarded: bool) -> Self {
         let (kind, from, to, target) = match packet.network {
-            Network::Ipv4(Datagram { source, destination }) => {
+            Network::Ipv4(Datagram { source, destination, .. }) => {
                 (Kind::Datagram, v4(source), v4(destination), None)
             }
-            Network::Arp(Arp { operation, sender, target }) => match operation {
+            Network::Arp(Arp { operation, sender, target, .. }) => match operation {
                 ArpOperation::Request => (Kind::ArpRequest, v4(sender), v4(target), None),
                 ArpOperation::Reply => (Kind::ArpReply, v4(sender), v4(target), None),
             },
-            Network::Ipv6(Datagram { source, destination }, discovery) => {
+            Network::Ipv6(Datagram { source, destination, .. }, discovery) => {
                 let (kind, target) = match discovery.kind {
                     DiscoveryKind::None => (Kind::Datagram, None),
                     DiscoveryKind::Solicitation => (Kind::Solicitation, Some(discovery.target.into())),
@@ -76,7 +79,7 @@ impl Crossing {
             shared::Direction::Egress => Direction::Egress,
             shared::Direction::Ingress => Direction::Ingress,
         };
-        Self { direction, ifindex, kind, from, to, target, group: packet.group }
+        Self { direction, ifindex, kind, from, to, target, group: packet.group, forwarded }
     }
 
     /// The packet; `None` where the words don't go together.
@@ -93,18 +96,16 @@ impl Crossing {
         };
         let network = match (self.kind, self.from, self.to) {
             (Kind::ArpRequest, IpAddr::V4(sender), IpAddr::V4(target)) => {
-                let operation = ArpOperation::Request;
-                Network::Arp(Arp { operation, sender: sender.into(), target: target.into() })
+                Network::Arp(arp(ArpOperation::Request, sender, target))
             }
             (Kind::ArpReply, IpAddr::V4(sender), IpAddr::V4(target)) => {
-                let operation = ArpOperation::Reply;
-                Network::Arp(Arp { operation, sender: sender.into(), target: target.into() })
+                Network::Arp(arp(ArpOperation::Reply, sender, target))
             }
             (Kind::Datagram, IpAddr::V4(source), IpAddr::V4(destination)) => {
-                Network::Ipv4(Datagram { source: source.into(), destination: destination.into() })
+                Network::Ipv4(datagram(source, destination))
             }
             (Kind::Datagram | Kind::Solicitation | Kind::Advertisement, IpAddr::V6(from), IpAddr::V6(to)) => {
-                Network::Ipv6(Datagram { source: from.into(), destination: to.into() }, discovery)
+                Network::Ipv6(datagram(from, to), discovery)
             }
             _ => return None,
         };
@@ -118,6 +119,16 @@ impl Crossing {
             Direction::Ingress => shared::Direction::Ingress,
         }
     }
+}
+
+/// What a datagram carries is not asked about.
+fn datagram<A>(source: impl Into<A>, destination: impl Into<A>) -> Datagram<A> {
+    Datagram { source: source.into(), destination: destination.into(), protocol: 0 }
+}
+
+/// The hardware address is that of the interface, which is known elsewhere.
+fn arp(operation: ArpOperation, sender: Ipv4Addr, target: Ipv4Addr) -> Arp {
+    Arp { operation, hardware: shared::Mac::ZERO, sender: sender.into(), target: target.into() }
 }
 
 fn v4(address: shared::Ipv4) -> IpAddr {
@@ -161,6 +172,12 @@ pub struct Enforced {
     pub policy: Policy,
     /// Prefixes in which it is an owner too.
     pub allow: Vec<IpNet>,
+    /// Prefixes that no interface has, and that belong to it.
+    #[serde(default)]
+    pub owns: Vec<IpNet>,
+    /// Whether its addresses are its own, and not those of the whole host.
+    #[serde(default)]
+    pub binds: bool,
 }
 
 impl Ruling {
@@ -173,7 +190,7 @@ impl Ruling {
             act: match action.act {
                 shared::Act::Drop => Act::Drop,
                 shared::Act::Redirect | shared::Act::RedirectGroup => Act::Redirect,
-                shared::Act::RewriteSender => Act::Rewrite,
+                shared::Act::RewriteSender | shared::Act::RewriteSource => Act::Rewrite,
             },
             owner: (action.owner != 0).then_some(action.owner),
             address: action.address.ip(),
@@ -190,7 +207,8 @@ impl Ruling {
             (Act::Drop, _) => shared::Act::Drop,
             (Act::Redirect, Some(_)) => shared::Act::Redirect,
             (Act::Redirect, None) => shared::Act::RedirectGroup,
-            (Act::Rewrite, _) => shared::Act::RewriteSender,
+            (Act::Rewrite, _) if family == shared::Family::Arp => shared::Act::RewriteSender,
+            (Act::Rewrite, _) => shared::Act::RewriteSource,
         };
         let address = self.address.map_or(shared::Neighbour::DESTINATION, Into::into);
         let action = shared::Action { act, owner: self.owner.unwrap_or_default(), address };
@@ -208,13 +226,14 @@ impl Judgement {
 impl Enforced {
     /// Puts a policy into words.
     pub fn new(ifindex: u32, policy: &model::Policy) -> Self {
-        Self { ifindex, policy: policy.into(), allow: policy.allow.clone() }
+        let (allow, owns) = (policy.allow.clone(), policy.owns.clone());
+        Self { ifindex, policy: policy.into(), allow, owns, binds: policy.binds }
     }
 
     /// The policy; `None` where its words are of another version.
     pub fn policy(&self) -> Option<model::Policy> {
-        let allow = self.allow.clone();
-        Some(model::Policy { allow, ..model::Policy::try_from(&self.policy).ok()? })
+        let (allow, owns) = (self.allow.clone(), self.owns.clone());
+        Some(model::Policy { allow, owns, binds: self.binds, ..model::Policy::try_from(&self.policy).ok()? })
     }
 }
 
@@ -223,17 +242,15 @@ mod tests {
     use super::*;
 
     fn packets() -> Vec<Packet> {
-        let [one, other] = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)].map(shared::Ipv4::from);
+        let [one, other] = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
         let [one6, other6] = [1, 2].map(|last| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last).into());
-        let arp = |operation| Network::Arp(Arp { operation, sender: one, target: other });
-        let ipv6 = |kind, target| {
-            Network::Ipv6(Datagram { source: one6, destination: other6 }, Discovery { kind, target })
-        };
+        let arp = |operation| Network::Arp(arp(operation, one, other));
+        let ipv6 = |kind, target| Network::Ipv6(datagram(one6, other6), Discovery { kind, target });
         let networks = [
-            Network::Ipv4(Datagram { source: one, destination: other }),
+            Network::Ipv4(datagram(one, other)),
             arp(ArpOperation::Request),
             arp(ArpOperation::Reply),
-            Network::Ipv6(Datagram { source: one6, destination: other6 }, Discovery::NONE),
+            Network::Ipv6(datagram(one6, other6), Discovery::NONE),
             ipv6(DiscoveryKind::Solicitation, other6),
             ipv6(DiscoveryKind::Advertisement, one6),
         ];
@@ -245,7 +262,7 @@ mod tests {
     fn a_packet_is_read_back_from_the_wire() {
         for packet in packets() {
             for direction in [shared::Direction::Egress, shared::Direction::Ingress] {
-                let wire = serde_json::to_string(&Crossing::new(direction, 7, &packet)).unwrap_or_default();
+                let wire = serde_json::to_string(&Crossing::new(direction, 7, &packet, true)).unwrap_or_default();
                 let crossing: Crossing = serde_json::from_str(&wire).expect("what was written");
                 assert_eq!((crossing.packet(), crossing.way()), (Some(packet), direction), "{wire}");
             }
@@ -254,11 +271,11 @@ mod tests {
 
     #[test]
     fn words_that_do_not_go_together_are_no_packet() {
-        let arp = Crossing::new(shared::Direction::Egress, 7, &packets()[1]);
+        let arp = Crossing::new(shared::Direction::Egress, 7, &packets()[1], false);
         let mixed = Crossing { to: Ipv6Addr::LOCALHOST.into(), ..arp };
         let targetless = Crossing {
             kind: Kind::Solicitation,
-            ..Crossing::new(shared::Direction::Egress, 7, &packets()[3])
+            ..Crossing::new(shared::Direction::Egress, 7, &packets()[3], false)
         };
         for wrong in [mixed, targetless] {
             assert_eq!(wrong.packet(), None, "{wrong:?}");
@@ -275,7 +292,7 @@ mod tests {
             shared::Action { act: shared::Act::RewriteSender, owner: 0, address },
         ];
         for (action, reason) in actions.into_iter().zip(Reason::ALL) {
-            let family = shared::Family::Ndp;
+            let family = shared::Family::Arp;
             let verdict = shared::Verdict::Act { family, reason, action, enforced: true };
             assert_eq!(Ruling::of(&verdict).and_then(|ruling| ruling.verdict()), Some(verdict));
         }

@@ -6,13 +6,13 @@ use super::Policy;
 use crate::model;
 
 impl Policy {
-    fn new(send: Send, receive: Receive, announce: Announce, unknown: Unknown) -> Self {
-        let send = match send {
+    fn new(send: Send, receive: Receive, announce: Announce, unknown: Unknown, forwarded: Send) -> Self {
+        let [send, forwarded] = [send, forwarded].map(|send| match send {
             Send::Off => "off",
             Send::Observe => "observe",
             Send::Drop => "drop",
             Send::Redirect => "redirect",
-        };
+        });
         let receive = match receive {
             Receive::Off => "off",
             Receive::Observe => "observe",
@@ -27,20 +27,21 @@ impl Policy {
             Unknown::Pass => "pass",
             Unknown::Drop => "drop",
         };
-        let [send, receive, announce, unknown] = [send, receive, announce, unknown].map(str::to_owned);
-        Self { send, receive, announce, unknown }
+        let [send, receive, announce, unknown, forwarded] =
+            [send, receive, announce, unknown, forwarded].map(str::to_owned);
+        Self { send, receive, announce, unknown, forwarded }
     }
 }
 
 impl From<&model::Policy> for Policy {
     fn from(policy: &model::Policy) -> Self {
-        Self::new(policy.send, policy.receive, policy.announce, policy.unknown)
+        Self::new(policy.send, policy.receive, policy.announce, policy.unknown, policy.forwarded)
     }
 }
 
 impl From<&Iface> for Policy {
     fn from(iface: &Iface) -> Self {
-        Self::new(iface.send(), iface.receive(), iface.announce(), iface.unknown())
+        Self::new(iface.send(), iface.receive(), iface.announce(), iface.unknown(), iface.forwarded())
     }
 }
 
@@ -49,14 +50,16 @@ impl TryFrom<&Policy> for model::Policy {
     type Error = String;
 
     fn try_from(words: &Policy) -> Result<Self, String> {
+        let send = |word: &str| match word {
+            "off" => Ok(Send::Off),
+            "observe" => Ok(Send::Observe),
+            "drop" => Ok(Send::Drop),
+            "redirect" => Ok(Send::Redirect),
+            other => Err(other.to_owned()),
+        };
         Ok(Self {
-            send: match words.send.as_str() {
-                "off" => Send::Off,
-                "observe" => Send::Observe,
-                "drop" => Send::Drop,
-                "redirect" => Send::Redirect,
-                other => return Err(other.to_owned()),
-            },
+            send: send(&words.send)?,
+            forwarded: send(&words.forwarded)?,
             receive: match words.receive.as_str() {
                 "off" => Receive::Off,
                 "observe" => Receive::Observe,
@@ -75,6 +78,8 @@ impl TryFrom<&Policy> for model::Policy {
                 other => return Err(other.to_owned()),
             },
             allow: Vec::new(),
+            owns: Vec::new(),
+            binds: true,
         })
     }
 }
@@ -91,8 +96,10 @@ mod tests {
         let unknowns = [Unknown::Pass, Unknown::Drop, Unknown::Pass, Unknown::Drop];
         for n in 0..4 {
             let (send, receive) = (sends[n], receives[n]);
-            let (announce, unknown, allow) = (announces[n], unknowns[n], Vec::new());
-            let policy = model::Policy { send, receive, announce, unknown, allow };
+            let (announce, unknown, forwarded) = (announces[n], unknowns[n], sends[3 - n]);
+            let (allow, owns, binds) = (Vec::new(), Vec::new(), true);
+            let policy =
+                model::Policy { send, receive, announce, unknown, forwarded, allow, owns, binds };
             assert_eq!(model::Policy::try_from(&Policy::from(&policy)), Ok(policy));
         }
     }

@@ -145,6 +145,7 @@ pub struct Policy {
     pub receive: String,
     pub announce: String,
     pub unknown: String,
+    pub forwarded: String,
 }
 
 /// An address that an interface owns, and why.

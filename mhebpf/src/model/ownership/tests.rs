@@ -50,7 +50,7 @@ const RED: u32 = 90;
 const BLUE: u32 = 91;
 
 fn wire(index: u32) -> Link {
-    link(index, LinkKind::Other)
+    link(index, LinkKind::Wire)
 }
 
 fn vrf(index: u32) -> Link {
@@ -141,14 +141,14 @@ fn cases() -> Vec<Case> {
         },
         Case {
             name: "the ports of a bridge, bond or team own its addresses, and it not theirs",
-            links: vec![port(2, 9), port(3, 9), link(9, LinkKind::Aggregate)],
+            links: vec![port(2, 9), port(3, 9), link(9, LinkKind::Bond)],
             addresses: &[(9, "10.0.0.9/24"), (2, "10.0.0.2/24")],
             owners: &[(0, "10.0.0.9", Owned(&[9, 2, 3])), (0, "10.0.0.2", Owned(&[2]))],
             ..NONE
         },
         Case {
             name: "a VLAN on a bond is owned down to the ports",
-            links: vec![port(2, 9), port(3, 9), link(9, LinkKind::Aggregate), stacked(10, 9)],
+            links: vec![port(2, 9), port(3, 9), link(9, LinkKind::Bond), stacked(10, 9)],
             addresses: &[(10, "10.0.0.1/24")],
             owners: &[(0, "10.0.0.1", Owned(&[10, 9, 2, 3]))],
             ..NONE

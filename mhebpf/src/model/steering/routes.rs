@@ -58,13 +58,16 @@ impl InMain<'_> {
 /// anyway is left out.
 pub(super) fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> BTreeMap<u32, Routes> {
     let owners: BTreeSet<u32> = owners.iter().copied().filter(|owner| takes_routes(host, *owner)).collect();
-    let mut routes: Vec<&Route> = host.routes.iter().filter(|route| route.table == MAIN_TABLE).collect();
-    next_hops::sort_by_preference(&mut routes);
+    let mut by_table = next_hops::by_table(host);
+    let by_source = next_hops::by_source(host, &owners, &by_table);
+    let routes = by_table.remove(&MAIN_TABLE).unwrap_or_default();
     let main = table_main(host, &routes, &owners);
+    let mut offered = by_source;
+    next_hops::for_each(&routes, &owners, |owner, route, hop| offered.push((owner, route, hop)));
     let mut next_hops: HashMap<u32, OwnNextHops<'_>> = HashMap::new();
-    next_hops::for_each(&routes, &owners, |owner, route, hop| {
+    for (owner, route, hop) in offered {
         next_hops.entry(owner).or_default().entry(route.destination).or_insert((route, hop));
-    });
+    }
     let exceptions = exceptions(&main);
     let local: HashSet<IpAddr> = host.addresses.iter().map(|address| address.local).collect();
     let table = |owner: &u32| {

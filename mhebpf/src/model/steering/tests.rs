@@ -30,7 +30,7 @@ fn route(destination: &str, metric: u32, ifindex: u32, gateway: Option<&str>) ->
 }
 
 fn links(last: u32) -> Vec<Link> {
-    (1..=last).map(|n| link(n, if n == 1 { LinkKind::Loopback } else { LinkKind::Other })).collect()
+    (1..=last).map(|n| link(n, if n == 1 { LinkKind::Loopback } else { LinkKind::Wire })).collect()
 }
 
 /// Interfaces 2 to 5 with an address each in one subnet, and a default route through the first.

@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{LeftOut, MOST_ROUTES, Object, PRIORITY, SteeringRoute, SteeringRule, Why};
+use super::{ALL_MARKS, LeftOut, MOST_ROUTES, Object, PRIORITY, SteeringRoute, SteeringRule, Why};
 use crate::model::{Host, Metrics};
 
 /// The metrics that iproute2 shows as they are, by number (`RTAX_*`).
@@ -30,7 +30,7 @@ impl fmt::Display for SteeringRule {
     /// What follows `ip rule add`, but for the protocol.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (source, table) = (name(&self.source), self.table);
-        write!(f, "from {source} iif lo lookup {table} priority {PRIORITY}")
+        write!(f, "from {source} iif lo fwmark 0/{ALL_MARKS:#x} lookup {table} priority {PRIORITY}")
     }
 }
 

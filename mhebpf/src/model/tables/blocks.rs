@@ -139,7 +139,7 @@ mod tests {
     }
 
     fn two(addresses: impl IntoIterator<Item = Address>) -> Host {
-        host([link(1, LinkKind::Loopback), link(2, LinkKind::Other), link(3, LinkKind::Other)], addresses)
+        host([link(1, LinkKind::Loopback), link(2, LinkKind::Wire), link(3, LinkKind::Wire)], addresses)
     }
 
     fn crowd(ifindex: u32, third: u8, numbers: impl Iterator<Item = u8>) -> impl Iterator<Item = Address> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 use mhebpf_ebpf::INLINE_ADDRESSES;
 
-use crate::model::{Address, Stacking};
+use crate::model::{Address, Bindings, Stacking};
 
 /// The inline addresses of each interface, at most [`INLINE_ADDRESSES`] of each family, each with its subnet.
 ///
@@ -13,8 +13,12 @@ use crate::model::{Address, Stacking};
 /// in the order of the host. Those that are configured on the interface go before those that it owns for a device
 /// above it. Host-wide addresses are left out: they are nobody's own. So are those of loopback, which are judged by
 /// another rule.
-pub(super) fn of_interfaces(stacking: &Stacking<'_>) -> BTreeMap<u32, Vec<(IpAddr, IpNet)>> {
+pub(super) fn of_interfaces(
+    stacking: &Stacking<'_>,
+    bindings: &Bindings,
+) -> BTreeMap<u32, Vec<(IpAddr, IpNet)>> {
     let host = stacking.host;
+    // What a device that is not bound has is everyone's, its own as well: it speaks with its addresses first.
     let is_candidate = |address: &&Address| {
         let on_a_wire = host.links.get(&address.ifindex).is_some_and(|link| !link.kind.is_without_wire());
         on_a_wire && !address.local.is_loopback()
@@ -29,8 +33,10 @@ pub(super) fn of_interfaces(stacking: &Stacking<'_>) -> BTreeMap<u32, Vec<(IpAdd
         }
     }
     for address in useful {
-        for owner in stacking.below(address.ifindex) {
-            candidates.entry(*owner).or_default().offer(address);
+        if bindings.binds(host, address.ifindex, address.local.into()) {
+            for owner in stacking.below(address.ifindex) {
+                candidates.entry(*owner).or_default().offer(address);
+            }
         }
     }
     candidates.into_iter().map(|(ifindex, candidates)| (ifindex, candidates.best())).collect()
@@ -107,7 +113,7 @@ mod tests {
 
     /// Ports 2 and 3 of a bridge, a bond over port 4, and VLANs on both.
     fn links() -> Vec<Link> {
-        let aggregates = [8, 9].map(|index| link(index, LinkKind::Aggregate));
+        let aggregates = [8, 9].map(|index| link(index, LinkKind::Bond));
         let stacked = [stacked(10, 9), stacked(11, 9), stacked(12, 8), stacked(13, 2)];
         [port(2, 9), port(3, 9), port(4, 8)].into_iter().chain(aggregates).chain(stacked).collect()
     }

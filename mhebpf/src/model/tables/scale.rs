@@ -36,8 +36,8 @@ fn crowded(n: u32) -> Host {
     let ports = (n..2 * n).map(|index| port(index, BRIDGE));
     let vlans = (2 * n..3 * n).map(|index| stacked(index, BOND));
     let bond = (3 * n..3 * n + 2).map(|index| port(index, BOND));
-    let aggregates = [BRIDGE, BOND].map(|index| link(index, LinkKind::Aggregate));
-    let links = wires.clone().map(|index| link(index, LinkKind::Other));
+    let aggregates = [BRIDGE, BOND].map(|index| link(index, LinkKind::Bond));
+    let links = wires.clone().map(|index| link(index, LinkKind::Wire));
     let links = links.chain(ports).chain(vlans).chain(bond).chain(aggregates);
 
     let own = |index: u32, nth: u32| format!("10.{}.{}.{}/26", index >> 8, index & 255, nth + 1);
@@ -82,7 +82,7 @@ fn work<T>(n: u32, compute: impl Fn(&Host, &BTreeMap<u32, Policy>) -> T, check: 
     let host = crowded(n);
     let once = || {
         let start = processor_time();
-        let selection = Selector::Uplinks.select(&host);
+        let selection = Selector::Uplinks { downlinks: false }.select(&host);
         let policies = selection.enforced.iter().map(|ifindex| (*ifindex, POLICY)).collect();
         let computed = compute(&host, &policies);
         let time = processor_time() - start;

@@ -13,7 +13,7 @@ fn of(host: &Host) -> Tables {
 fn inline_addresses_have_one_of_each_subnet_first() {
     let addresses =
         ["10.0.0.1/24", "10.0.0.2/24", "192.168.0.1/16", "2001:db8::1/64", "2001:db8::2/64", "fe80::1/64"];
-    let tables = of(&host([link(2, LinkKind::Other)], addresses.iter().map(|text| address(2, text))));
+    let tables = of(&host([link(2, LinkKind::Wire)], addresses.iter().map(|text| address(2, text))));
     let iface = &tables.ifaces[&2];
     let expected = [[10, 0, 0, 1], [192, 168, 0, 1], [10, 0, 0, 2]].map(Ipv4::new);
     assert_eq!(iface.addresses[..3], expected);
@@ -26,7 +26,7 @@ fn inline_addresses_have_one_of_each_subnet_first() {
 #[test]
 fn a_subnet_is_found_behind_however_many_addresses_of_another() {
     let crowd = (1..=100).map(|n| address(2, &format!("10.1.0.{n}/24")));
-    let tables = of(&host([link(2, LinkKind::Other)], crowd.chain([address(2, "10.2.0.1/24")])));
+    let tables = of(&host([link(2, LinkKind::Wire)], crowd.chain([address(2, "10.2.0.1/24")])));
     let towards = tables.ifaces[&2].address_towards(Ipv4::new([10, 2, 0, 7]));
     assert_eq!(towards, Some(Ipv4::new([10, 2, 0, 1])));
 }
@@ -34,14 +34,14 @@ fn a_subnet_is_found_behind_however_many_addresses_of_another() {
 #[test]
 fn an_address_with_two_prefixes_speaks_to_both() {
     let addresses = ["172.16.0.1/24", "10.7.0.1/24", "10.7.0.1/8"].map(|text| address(2, text));
-    let tables = of(&host([link(2, LinkKind::Other)], addresses));
+    let tables = of(&host([link(2, LinkKind::Wire)], addresses));
     let towards = tables.ifaces[&2].address_towards(Ipv4::new([10, 9, 0, 7]));
     assert_eq!(towards, Some(Ipv4::new([10, 7, 0, 1])));
 }
 
 #[test]
 fn host_wide_addresses_are_nobodys_own() {
-    let links = [link(1, LinkKind::Loopback), link(2, LinkKind::Other)];
+    let links = [link(1, LinkKind::Loopback), link(2, LinkKind::Wire)];
     let tables = of(&host(links, [address(1, "10.9.9.9/32"), address(2, "10.0.0.1/24")]));
     let vip = Ipv4::new([10, 9, 9, 9]);
     assert!(!vip.is_inline(&tables.ifaces[&2]));
@@ -51,7 +51,7 @@ fn host_wide_addresses_are_nobodys_own() {
 #[test]
 fn owners_beyond_the_inline_ones_are_kept_apart_and_shared() {
     let ports = (20..26).map(|index| port(index, 9));
-    let links = ports.chain([link(9, LinkKind::Aggregate)]);
+    let links = ports.chain([link(9, LinkKind::Bond)]);
     let tables = of(&host(links, [address(9, "10.0.0.1/24"), address(9, "2001:db8::1/64")]));
     let owners = tables.ipv4.owners[&OwnersKey { domain: 0, address: Ipv4::new([10, 0, 0, 1]) }];
     assert_eq!(owners.inline[0], 9);
@@ -63,7 +63,7 @@ fn owners_beyond_the_inline_ones_are_kept_apart_and_shared() {
 #[test]
 fn only_domains_with_prefixes_look_for_them() {
     use crate::model::{LocalRoute, testing::net};
-    let links = [link(2, LinkKind::Other), port(3, 9), link(9, LinkKind::Vrf { table: 10 })];
+    let links = [link(2, LinkKind::Wire), port(3, 9), link(9, LinkKind::Vrf { table: 10 })];
     let local_routes = vec![LocalRoute { domain: 9, prefix: net("10.0.0.0/8"), ifindex: 3 }];
     let tables = of(&Host { local_routes, ..host(links, []) });
     assert_eq!([2, 3].map(|ifindex| tables.ifaces[&ifindex].has_prefixes()), [false, true]);
