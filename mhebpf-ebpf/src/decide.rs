@@ -3,9 +3,7 @@
 use crate::{
     Address, Announce, Arp, ArpOperation, Datagram, Direction, Discovery, DiscoveryKind, Family,
     FurtherOwnerKey, INLINE_OWNERS, Iface, Ipv4, Ipv6, Mac, Neighbour, Network, Owners, OwnersKey, Packet,
-    Reason, Receive, Send, Unknown,
-    filter::Bit,
-    packet::PROTOCOL_IGMP,
+    Reason, Receive, Send, Unknown, filter::Bit, packet::PROTOCOL_IGMP,
 };
 
 /// What is known of the host: the BPF maps in the kernel, plain collections elsewhere.
@@ -128,10 +126,12 @@ pub fn decide<T: Tables, M: Metadata>(
         }
         (Direction::Egress, Network::Arp(arp)) => at.send_arp(arp),
         (Direction::Ingress, Network::Ipv4(datagram)) => at.receive(Family::Ipv4, datagram),
-        (Direction::Ingress, Network::Ipv6(datagram, discovery)) => match at.receive(Family::Ipv6, datagram) {
-            Verdict::Pass if discovery.kind == DiscoveryKind::Solicitation => at.solicit(discovery),
-            verdict => verdict,
-        },
+        (Direction::Ingress, Network::Ipv6(datagram, discovery)) => {
+            match at.receive(Family::Ipv6, datagram) {
+                Verdict::Pass if discovery.kind == DiscoveryKind::Solicitation => at.solicit(discovery),
+                verdict => verdict,
+            }
+        }
         (Direction::Ingress, Network::Arp(arp)) => at.receive_arp(arp),
     }
 }
@@ -283,8 +283,11 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
     fn join<A: Address>(&self, group: A, enforced: bool) -> Verdict {
         let neighbour: Neighbour = group.into();
         let address = self.iface.address_towards(Ipv4::from_wire(neighbour.address[0]));
-        let action =
-            Action { act: Act::RewriteSource, owner: 0, address: address.unwrap_or(Ipv4::UNSPECIFIED).into() };
+        let action = Action {
+            act: Act::RewriteSource,
+            owner: 0,
+            address: address.unwrap_or(Ipv4::UNSPECIFIED).into(),
+        };
         Verdict::Act { family: Family::Ipv4, reason: Reason::IgmpRewritten, action, enforced }
     }
 
@@ -292,8 +295,7 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
     /// of that device have judged them, or will.
     #[inline(always)]
     fn is_carried(&self, mac: impl Fn() -> Mac) -> bool {
-        self.iface.carries()
-            && self.tables.is_further_owner(&FurtherOwnerKey::carrier(mac(), self.ifindex))
+        self.iface.carries() && self.tables.is_further_owner(&FurtherOwnerKey::carrier(mac(), self.ifindex))
     }
 
     /// Whether a frame that arrives, with an address of these owners, is for one of them that lies on this interface: by its
@@ -430,9 +432,7 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
         match self.iface.unknown() {
             Unknown::Pass => Verdict::Pass,
             // A guest's, behind a macvlan or macvtap: it is another host.
-            Unknown::Drop
-                if self.iface.has_ethernet() && self.metadata.source_mac() != self.iface.mac() =>
-            {
+            Unknown::Drop if self.iface.has_ethernet() && self.metadata.source_mac() != self.iface.mac() => {
                 Verdict::Pass
             }
             Unknown::Drop => drop(family, Reason::UnknownSource, enforced),

@@ -15,7 +15,8 @@ use super::{
 };
 use aya_ebpf::bindings::__sk_buff;
 use mhebpf_ebpf::{
-    Act, Direction, Family, Iface, Location, Metadata as _, Neighbour, Network, Packet, Reason, Send, Verdict,
+    Act, Direction, Family, Iface, Location, Metadata as _, Neighbour, Network, Packet, Reason, Send,
+    Verdict,
     decide::{Origin, decide},
     packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, parse_at, parse_ipv6_without_discovery},
 };

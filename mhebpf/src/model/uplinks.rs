@@ -28,8 +28,7 @@ const WITHOUT_SUBNET: &str = "it has neither a subnet nor a gateway of its own";
 const INSIDE: &str = "the device that it lies on is no uplink";
 const UNKNOWN: &str = "mhebpf does not know this kind of device, and no default route leads through it";
 /// Why a device is no uplink: what is behind it this host is the router of.
-pub const DOWNLINK: &str =
-    "a downlink: this host forwards there, and no gateway is known through it, so it is that network's router";
+pub const DOWNLINK: &str = "a downlink: this host forwards there, and no gateway is known through it, so it is that network's router";
 
 /// The hardware addresses of VRRP virtual routers, for IPv4 and for IPv6 (RFC 5798 section 7.3).
 const VIRTUAL_ROUTER_MACS: [[u8; 5]; 2] = [[0x00, 0x00, 0x5e, 0x00, 0x01], [0x00, 0x00, 0x5e, 0x00, 0x02]];
@@ -80,6 +79,15 @@ pub fn not_enforceable(link: &Link) -> Option<&'static str> {
         Some(UNKNOWN_FRAMING)
     } else {
         None
+    }
+}
+
+/// Why a device is left out, and how it is taken all the same.
+pub fn with_remedy(name: &str, why: &str) -> String {
+    match why {
+        WITHOUT_WIRE | VRF | UNKNOWN_FRAMING => why.to_owned(),
+        DOWNLINK => format!("{why}; --downlinks holds it to its own addresses all the same"),
+        _ => format!("{why}; --interface {name} takes it all the same"),
     }
 }
 
@@ -196,8 +204,9 @@ impl<'a> Ways<'a> {
         if depth > self.host.links.len() {
             return false;
         }
-        let faces_outward =
-            |other: &u32| self.host.links.get(other).is_some_and(|other| self.faces_outward(other, depth + 1));
+        let faces_outward = |other: &u32| {
+            self.host.links.get(other).is_some_and(|other| self.faces_outward(other, depth + 1))
+        };
         match link.kind {
             LinkKind::Wire | LinkKind::Bond => true,
             LinkKind::Bridge => self.stacking.ports(link.index).iter().any(faces_outward),

@@ -151,7 +151,10 @@ impl Dumper {
         let request = RouteNetlinkMessage::GetRule(request);
         let dumped = self.dump("rules", ATTEMPTS, &request, |payload| {
             let message = RuleMessage::parse(payload)?;
-            Ok(Some(message).filter(|message| message.header.family == family).as_ref().and_then(rules::leading))
+            Ok(Some(message)
+                .filter(|message| message.header.family == family)
+                .as_ref()
+                .and_then(rules::leading))
         });
         match dumped {
             // A kernel without this family (`ipv6.disable=1`) has no rules for it.

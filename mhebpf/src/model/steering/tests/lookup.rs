@@ -48,6 +48,7 @@ fn any_host() -> impl Strategy<Value = Host> {
             local,
             subnet: prefix(local, length),
             tentative: false,
+            host_scope: false,
         });
         let mut host = host(links(LAST), addresses);
         host.routes = routes;
