@@ -322,6 +322,12 @@ impl Host {
     }
 }
 
+/// Whether a prefix holds nearly all destinations: a default, a half of one as VPNs have it, or all of global unicast (2000::/3).
+pub fn is_default(prefix: &IpNet) -> bool {
+    let most = if prefix.addr().is_ipv4() { 1 } else { 3 };
+    prefix.prefix_len() <= most
+}
+
 /// Whether an address is IPv6 link-local unicast (RFC 4291 section 2.5.6), and so means something on one link
 /// only.
 pub fn is_link_local(address: IpAddr) -> bool {

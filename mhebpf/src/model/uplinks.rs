@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use ipnet::IpNet;
 
 use super::{
-    host::{Framing, Host, Link, LinkKind, Route, is_link_local},
+    host::{Framing, Host, Link, LinkKind, is_default, is_link_local},
     stacking::Stacking,
 };
 
@@ -144,7 +144,7 @@ impl<'a> Ways<'a> {
                     .entry(hop.ifindex)
                     .or_insert_with(|| self.host.table_of(self.host.domain_of(hop.ifindex)));
                 let is_own = route.table == own_table;
-                if is_default(route) {
+                if is_default(&route.destination) {
                     self.with_default_by_rule.insert(hop.ifindex);
                     if is_own {
                         self.with_default.insert(hop.ifindex);
@@ -281,12 +281,6 @@ impl<'a> Ways<'a> {
         });
         addressed.chain(routed).collect()
     }
-}
-
-/// Whether a route is for nearly all destinations: a default, a half of one as VPNs have it, or all of global unicast (2000::/3).
-fn is_default(route: &Route) -> bool {
-    let most = if route.destination.addr().is_ipv4() { 1 } else { 3 };
-    route.destination.prefix_len() <= most
 }
 
 fn is_virtual_router(link: &Link) -> bool {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::{
-    Address, Hop, Metrics, Rule,
+    Address, Hop, Metrics, Route, Rule,
     testing::{address, host, ip, link, net, port, stacked},
 };
 
