@@ -93,6 +93,23 @@ impl Daemon<'_> {
         }
     }
 
+    /// Says which gateways are used that no table knows any more.
+    pub(super) fn log_remembered(&mut self, host: &Host) {
+        for route in host.remembered.iter().filter(|route| !self.remembered.contains(route)) {
+            for hop in &route.hops {
+                let (name, gateway) = (host.name_of(hop.ifindex), hop.gateway.map(|g| g.to_string()));
+                let gateway = gateway.unwrap_or_default();
+                let family = if route.destination.addr().is_ipv4() { "" } else { "-6 " };
+                warn!(
+                    "the gateway {gateway} of {name} was known only to the table {} of a rule, which is gone; mhebpf goes on \
+                     using it until it ends. To keep it: ip {family}route add default via {gateway} dev {name} metric 4096",
+                    route.table
+                );
+            }
+        }
+        self.remembered.clone_from(&host.remembered);
+    }
+
     /// Says which interfaces are left out, or judged as a router's, that were not before. What was enforced until now is worth a
     /// warning: somebody else has changed the routes, or turned forwarding on.
     pub(super) fn log_selection(&mut self, host: &Host, selection: Selection) {

@@ -30,6 +30,8 @@ pub struct Host {
     pub local_routes: Vec<LocalRoute>,
     /// Rules of policy routing that lead to a table, in the order in which they are asked.
     pub rules: Vec<Rule>,
+    /// Default routes that only tables of rules had, and that are gone: see [`super::remembered`].
+    pub remembered: Vec<Route>,
 }
 
 /// A network device.

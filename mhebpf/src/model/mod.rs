@@ -6,6 +6,7 @@ pub mod next_hops;
 pub mod ownership;
 pub mod policy;
 pub mod reasons;
+pub mod remembered;
 pub mod select;
 pub mod stacking;
 pub mod steering;

@@ -17,6 +17,7 @@ use super::{parse, request::Requests, routes::PlacedRoute, rules};
 use crate::model::{
     Address, Host, Link, LinkKind,
     host::{MAIN_DOMAIN, MAIN_TABLE},
+    remembered::remember,
     steering::interface_of,
 };
 
@@ -101,6 +102,7 @@ impl Dumper {
             add_missing(&mut host.local_routes, &self.last.local_routes);
             add_missing(&mut host.rules, &self.last.rules);
         }
+        remember(&mut host, &self.last);
         self.last = Rc::new(host);
         Ok(Snapshot { host: Rc::clone(&self.last), placed, exact })
     }

@@ -80,6 +80,7 @@ pub(super) fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> BTreeMap<u32, Ro
     let main = table_main(host, &routes, &owners);
     let mut offered = by_source;
     next_hops::for_each(&routes, &owners, |owner, route, hop| offered.push((owner, route, hop)));
+    offered.extend(next_hops::remembered(host, &owners));
     let mut next_hops: HashMap<u32, OwnNextHops<'_>> = HashMap::new();
     for (owner, route, hop) in offered {
         next_hops.entry(owner).or_default().entry(route.destination).or_insert((route, hop));
