@@ -17,9 +17,10 @@ use aya_ebpf::bindings::__sk_buff;
 use mhebpf_ebpf::{
     Act, Direction, Family, Iface, Location, Metadata as _, Neighbour, Network, Packet, Reason, Send,
     Verdict,
-    decide::{Origin, decide},
+    decide::{self, Origin, decide},
     packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, parse_at, parse_ipv6_without_discovery},
 };
+use network_types::eth::EthHdr;
 
 /// [`Direction::Egress`] as a parameter of functions.
 pub(super) const EGRESS: u8 = Direction::Egress as u8;
@@ -138,6 +139,22 @@ pub(super) fn arp_at<const DIRECTION: u8>(
     judge::<DIRECTION, ETHERTYPE_ARP>(skb, iface, address, Some(place.location(ETHERTYPE_ARP)), false, |at| {
         parse_at(&SkbBytes(skb), at)
     })
+}
+
+/// Judges a frame with more priority tags than are looked through.
+#[inline(never)]
+pub(super) fn behind_tags<const DIRECTION: u8>(
+    skb: *mut __sk_buff,
+    iface: &Iface,
+    address: &mut MaybeUninit<Neighbour>,
+) -> Ruling {
+    match decide::behind_tags(direction(DIRECTION), iface, &SkbMetadata(skb)) {
+        Verdict::Pass => Ruling::PASS,
+        Verdict::Act { family, reason, action, enforced } => {
+            address.write(action.address);
+            Ruling::new(family, reason, action.act, action.owner, enforced, EthHdr::LEN)
+        }
+    }
 }
 
 #[inline(always)]

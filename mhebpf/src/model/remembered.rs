@@ -63,7 +63,8 @@ mod tests {
         let destination = net("0.0.0.0/0");
         host.routes = vec![Route { table: 101, destination, metric: 0, hops, metrics: Metrics::default() }];
         let source = Some(net("10.2.0.5/32"));
-        let rule = Rule { ipv4: true, priority: 100, source, table: 101, protocol: 3, mark: None, selects: false };
+        let rule =
+            Rule { ipv4: true, priority: 100, source, table: 101, protocol: 3, mark: None, selects: false };
         host.rules = vec![rule];
         host
     }

@@ -137,7 +137,8 @@ impl<'a> Ways<'a> {
 
     fn read_routes(&mut self) {
         let by_source = self.host.tables_by_source();
-        self.with_gateway.extend(self.host.remembered.iter().flat_map(|route| &route.hops).map(|hop| hop.ifindex));
+        self.with_gateway
+            .extend(self.host.remembered.iter().flat_map(|route| &route.hops).map(|hop| hop.ifindex));
         let mut own_tables: HashMap<u32, u32> = HashMap::new();
         for route in &self.host.routes {
             for hop in &route.hops {
