@@ -15,6 +15,7 @@ mod cpu;
 pub mod craft;
 pub mod daemon;
 pub mod device;
+pub mod docker;
 pub mod family;
 pub mod features;
 pub mod frame;

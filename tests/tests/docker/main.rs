@@ -1,0 +1,4 @@
+//! mhebpf beside a real Docker engine, and inside a container of it.
+
+mod networks;
+mod published;
