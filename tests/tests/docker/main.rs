@@ -1,4 +1,5 @@
 //! mhebpf beside a real Docker engine, and inside a container of it.
 
+mod comings;
 mod networks;
 mod published;

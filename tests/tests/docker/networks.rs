@@ -78,7 +78,7 @@ fn a_container_on_a_macvlan_reaches_the_host_and_the_lan() -> Result<()> {
             tcp::echo_bulk(&tcp::connect(&lab.host, source, in_the_container.address())?, 100_000)?;
         }
         let on_the_host = tcp::EchoServer::start(&lab.host, Ipv4Addr::UNSPECIFIED, ARTICLE_PORT)?;
-        for target in [SHIM, lab.address(1)] {
+        for target in [SHIM, lab.address(1), lab.address(0)] {
             lab.forget_neighbours()?;
             container.ip("neighbour flush dev eth0")?;
             let target = SocketAddrV4::new(target, on_the_host.address().port());
