@@ -4,6 +4,7 @@
 //! comes about: so no process and no mount outlives it. Their files are in one directory, their control groups under one parent,
 //! and the network is the test's own.
 
+mod capabilities;
 mod cgroups;
 mod leftovers;
 mod needs;
@@ -206,6 +207,7 @@ fn dockerd(ns: &NetNs, name: &str, directory: &Path, options: &[&str]) -> Result
         .args(["--exec-opt", "native.cgroupdriver=cgroupfs"])
         .arg("--cgroup-parent")
         .arg(format!("/{name}"))
+        .arg(capabilities::runtime(directory)?)
         .args(options)
         .env("PATH", program::search_path()?)
         .stdin(Stdio::null())
