@@ -143,16 +143,6 @@ impl Engine {
         NetNs::open(container, &PathBuf::from(format!("/proc/{}/root{key}", self.child.id())))
     }
 
-    /// Whether a container runs.
-    ///
-    /// # Errors
-    ///
-    /// When the engine does not answer.
-    pub fn is_running(&self, container: &str) -> Result<bool> {
-        let filter = format!("name=^{container}$");
-        Ok(!self.docker(&["ps", "--quiet", "--filter", &filter])?.is_empty())
-    }
-
     /// A directory that vanishes with the engine.
     pub fn directory(&self) -> &Path {
         &self.directory

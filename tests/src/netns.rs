@@ -142,6 +142,15 @@ impl NetNs {
         self.tool("ip", "-batch -", lines).map(drop)
     }
 
+    /// Loads rules of nftables.
+    ///
+    /// # Errors
+    ///
+    /// When `nft` is missing or fails, with what it said.
+    pub fn nft(&self, rules: &str) -> Result<()> {
+        self.tool("nft", "-f -", rules).map(drop)
+    }
+
     /// Sets a sysctl, `net.ipv4.ip_forward` say, of this namespace.
     ///
     /// # Errors
