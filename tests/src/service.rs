@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,6 +13,7 @@ use crate::{
     capture::Captured,
     family::Family,
     lab::Lab,
+    mac::Mac,
     netns::NetNs,
     traffic::{tcp, udp},
     wait::scaled,
@@ -61,7 +63,7 @@ impl Service<'_> {
     }
 
     /// The ports by which the published address speaks, and the stations that it speaks to.
-    fn ways(&self, frames: &[std::sync::Arc<Captured>]) -> BTreeSet<(usize, crate::mac::Mac)> {
+    fn ways(&self, frames: &[Arc<Captured>]) -> BTreeSet<(usize, Mac)> {
         let published = Some(self.published.ip());
         let answers = frames.iter().filter(|frame| frame.frame.datagram_source() == published);
         answers.map(|frame| (frame.port, frame.frame.destination)).collect()

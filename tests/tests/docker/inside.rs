@@ -6,7 +6,7 @@ use std::{
     fs::{self, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -21,7 +21,7 @@ use mhebpf_tests::{
 const NAME: &str = "strong";
 
 /// Where the container waits until its links are there.
-struct Gate(std::path::PathBuf);
+struct Gate(PathBuf);
 
 impl Gate {
     fn new(directory: &Path) -> Result<Self> {

@@ -65,7 +65,7 @@ impl Site {
         Service { lab, client: *client, published: *published, server: container, port: ARTICLE_PORT }
     }
 
-    fn is_strong_in_redirect_mode(self) -> Result<()> {
+    fn redirects_answers_to_the_owner(self) -> Result<()> {
         self.service().is_answered_by(0).context("without mhebpf")?;
         let daemon = self.lab.run_mhebpf(&["run", "--all"])?;
         for hook in [tcx::Hook::Ingress, tcx::Hook::Egress] {
@@ -76,7 +76,7 @@ impl Site {
         self.lab.finish()
     }
 
-    fn is_strong_in_drop_mode(self) -> Result<()> {
+    fn drops_answers_elsewhere(self) -> Result<()> {
         self.service().is_answered_by(0).context("without mhebpf")?;
         let daemon = self.lab.run_mhebpf(&["run", "--all", "--mode", "drop"])?;
         self.service().is_not_answered()?;
@@ -92,7 +92,7 @@ fn answers_leave_by_the_owner_of_the_published_address() -> Result<()> {
     }
     for options in TRANSLATED.into_iter().chain([PROXIED]) {
         let site = Site::one_subnet(Family::V4, options)?;
-        site.is_strong_in_redirect_mode().with_context(|| format!("{options:?}"))?;
+        site.redirects_answers_to_the_owner().with_context(|| format!("{options:?}"))?;
     }
     Ok(())
 }
@@ -104,7 +104,7 @@ fn in_drop_mode_no_answer_leaves_by_another_interface() -> Result<()> {
     }
     for options in TRANSLATED.into_iter().chain([PROXIED]) {
         let site = Site::one_subnet(Family::V4, options)?;
-        site.is_strong_in_drop_mode().with_context(|| format!("{options:?}"))?;
+        site.drops_answers_elsewhere().with_context(|| format!("{options:?}"))?;
     }
     Ok(())
 }
@@ -118,7 +118,7 @@ fn answers_find_the_gateway_that_only_a_rule_from_the_address_leads_to() -> Resu
     }
     for options in TRANSLATED {
         let site = Site::two_subnets(options)?;
-        site.is_strong_in_redirect_mode().with_context(|| format!("{options:?}"))?;
+        site.redirects_answers_to_the_owner().with_context(|| format!("{options:?}"))?;
     }
     Ok(())
 }
@@ -130,7 +130,7 @@ fn in_drop_mode_no_answer_leaves_by_the_default_route() -> Result<()> {
     }
     for options in TRANSLATED {
         let site = Site::two_subnets(options)?;
-        site.is_strong_in_drop_mode().with_context(|| format!("{options:?}"))?;
+        site.drops_answers_elsewhere().with_context(|| format!("{options:?}"))?;
     }
     Ok(())
 }
@@ -143,7 +143,7 @@ fn answers_of_ipv6_leave_by_the_owner_of_the_published_address() -> Result<()> {
     if !docker::is_available()? {
         return Ok(());
     }
-    Site::one_subnet(Family::V6, IPV6)?.is_strong_in_redirect_mode()
+    Site::one_subnet(Family::V6, IPV6)?.redirects_answers_to_the_owner()
 }
 
 #[test]
@@ -151,5 +151,5 @@ fn in_drop_mode_no_answer_of_ipv6_leaves_by_another_interface() -> Result<()> {
     if !docker::is_available()? {
         return Ok(());
     }
-    Site::one_subnet(Family::V6, IPV6)?.is_strong_in_drop_mode()
+    Site::one_subnet(Family::V6, IPV6)?.drops_answers_elsewhere()
 }
