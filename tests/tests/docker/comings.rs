@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 use mhebpf_tests::{
     Lab, PEER,
     docker::{self, Engine, IMAGE},
+    features::{self, Feature},
     tcx,
     traffic::{ARTICLE_PORT, tcp},
 };
@@ -70,7 +71,7 @@ fn churn(lab: &Lab, engine: &Engine, uplinks: &BTreeSet<String>) -> Result<()> {
 
 #[test]
 fn sessions_go_on_while_containers_come_and_go() -> Result<()> {
-    if !docker::is_available()? {
+    if !docker::is_available()? || !features::require(Feature::Tcx)? {
         return Ok(());
     }
     let lab = Lab::builder().links(2).build()?;
