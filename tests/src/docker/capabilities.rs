@@ -13,9 +13,9 @@ use super::{Engine, IMAGE};
 /// A runtime in front of runc that every engine of these tests knows.
 const RUNTIME: &str = "translating";
 
-/// What an engine that does not know `CAP_BPF` and `CAP_PERFMON` (Linux 5.8) is told instead. They are the older ones that they were split
-/// off from, so that its filter of system calls lets pass what they are for; the runtime in between gives the container
-/// the newer ones only.
+/// What an engine that does not know `CAP_BPF` and `CAP_PERFMON` (Linux 5.8) is told instead, and what the runtime in between turns
+/// into the newer ones. `CAP_SYS_ADMIN` has such an engine let bpf(2) through its filter of system calls; the other one stands for
+/// nothing.
 const STAND_INS: [(&str, &str); 2] = [("BPF", "SYS_ADMIN"), ("PERFMON", "SYS_PTRACE")];
 
 /// The option by which `dockerd` gets to know the runtime, whose program is put into this directory.
