@@ -121,7 +121,7 @@ fn container_node(snapshot: &Snapshot) -> Option<Found> {
     Some((
         Name::ContainerNode,
         format!(
-            "{} lead to containers or virtual machines, and it forwards{translated}",
+            "behind {} are containers or virtual machines, for which it forwards{translated}",
             list(&to_containers)
         ),
     ))
@@ -262,7 +262,7 @@ mod tests {
         assert_roles(&of_host(host.clone()), &[Name::Host]);
         let node = forwarding(of_host(host));
         assert_roles(&node, &[Name::Host, Name::ContainerNode]);
-        assert!(of(&node)[1].why.starts_with("eth5, eth9 lead to containers"), "{:?}", of(&node));
+        assert!(of(&node)[1].why.starts_with("behind eth5, eth9 are containers"), "{:?}", of(&node));
     }
 
     #[test]
