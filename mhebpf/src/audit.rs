@@ -45,14 +45,14 @@ pub enum Outcome {
 /// file can't be understood.
 pub fn run(options: &AuditOptions) -> Result<Outcome> {
     let host = read::host()?;
+    let (settings, _) =
+        Settings::load(&options.as_for_run()).map_err(|error| UsageError::new(format!("{error:#}")))?;
     let selector = if options.interfaces.is_empty() {
-        Selector::Uplinks { downlinks: false }
+        Selector::Uplinks { downlinks: settings.binds_downlinks() }
     } else {
         Selector::Matching(options.interfaces.clone())
     };
     check_selection(&host, &selector, &options.interfaces)?;
-    let (settings, _) =
-        Settings::load(&options.as_for_run()).map_err(|error| UsageError::new(format!("{error:#}")))?;
     let snapshot = read::complete(host, &selector, &settings)?;
     let findings = checks::findings(&snapshot);
     let outcome = if findings.iter().any(|finding| finding.severity < Severity::Note) {

@@ -29,7 +29,7 @@ pub struct Document {
     pub findings: Vec<Finding>,
     /// What the host is.
     pub roles: Vec<Role>,
-    /// What `--all` leaves out, but for loopback, by ifindex.
+    /// What `--all` leaves out and was not looked at all the same, but for loopback, by ifindex.
     pub left_out: Vec<LeftOut>,
     /// The interfaces that were looked at, by ifindex.
     pub interfaces: Vec<Interface>,
@@ -142,7 +142,9 @@ impl Document {
 }
 
 fn left_out(snapshot: &Snapshot) -> Vec<LeftOut> {
-    let left_out = snapshot.uplinks.left_out.iter().filter_map(|(ifindex, why)| {
+    let is_looked_at = |ifindex: &u32| snapshot.interfaces.contains(ifindex);
+    let left_out = snapshot.uplinks.left_out.iter().filter(|(ifindex, _)| !is_looked_at(ifindex));
+    let left_out = left_out.filter_map(|(ifindex, why)| {
         let link = snapshot.host.links.get(ifindex).filter(|link| link.kind != LinkKind::Loopback)?;
         Some(LeftOut {
             name: link.name.clone(),

@@ -222,9 +222,12 @@ impl<'a> View<'a> {
             To::Beyond => None,
         };
         let ways_to_subnets = snapshot.ways.iter().filter_map(to_subnet).collect();
+        let mut bindings = Bindings::new(host, &snapshot.policies);
         let bound = &(&snapshot.company | &snapshot.interfaces) - &snapshot.uplinks.downlinks;
-        let configured_for = Bindings::new(host, &snapshot.policies);
-        let bindings = Bindings { bound, ..configured_for };
+        bindings.bound.extend(bound);
+        let is_bound =
+            |ifindex: &u32| snapshot.policies.get(ifindex).is_none_or(|policy: &Policy| policy.binds);
+        bindings.bound.retain(is_bound);
         let ownerships = ownership::of_addresses(&Stacking::of(host), &bindings);
         Self { snapshot, ownerships, domains, configured, ways_to_subnets }
     }

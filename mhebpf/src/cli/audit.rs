@@ -16,6 +16,8 @@ Examples:
     mhebpf audit
   The same for a program, and only about some interfaces
     mhebpf audit -o json --interface 'eth*'
+  With what the configuration file allows
+    mhebpf audit --config mhebpf.toml
   The nearest rules of nftables, where eBPF is not to be had
     mhebpf audit --nft";
 

@@ -149,6 +149,9 @@ pub(super) fn wrong_sender(view: &View<'_>) -> Vec<Finding> {
     by.into_iter().map(finding).collect()
 }
 
+/// Sysctls that keep an interface silent, with values that would not.
+type Causes = BTreeSet<(Sysctl, u32)>;
+
 /// What keeps an interface from answering for an own address, with the value that would not.
 fn silencers(view: &View<'_>, link: &Link, address: &Address, way: Option<&Way>) -> Vec<(Sysctl, u32)> {
     let effective = |sysctl| view.snapshot.sysctls.effective(link.index, sysctl);
@@ -183,7 +186,7 @@ fn answered_elsewhere(view: &View<'_>, link: &Link) -> bool {
 }
 
 /// The command that sets a sysctl of an interface, and that of `all` where it would count instead.
-fn command(view: &View<'_>, link: &Link, causes: &BTreeSet<(Sysctl, u32)>) -> String {
+fn command(view: &View<'_>, link: &Link, causes: &Causes) -> String {
     let sysctls = &view.snapshot.sysctls;
     let mut settings = Vec::new();
     for (sysctl, value) in causes {
@@ -198,7 +201,7 @@ fn command(view: &View<'_>, link: &Link, causes: &BTreeSet<(Sysctl, u32)>) -> St
 /// Interfaces that do not answer for themselves: with mhebpf nobody else does either.
 pub(super) fn unanswered(view: &View<'_>) -> Vec<Finding> {
     let host = &view.snapshot.host;
-    let mut by: BTreeMap<u32, (BTreeSet<IpAddr>, BTreeSet<(Sysctl, u32)>)> = BTreeMap::new();
+    let mut by: BTreeMap<u32, (BTreeSet<IpAddr>, Causes)> = BTreeMap::new();
     for address in view.judged_addresses().filter(|address| address.local.is_ipv4()) {
         let Some(link) = host.links.get(&address.ifindex).filter(|link| speaks_arp(link)) else { continue };
         let way = view.way_to_subnet(view.domain_of(link.index), address.local, address.subnet);
@@ -209,7 +212,7 @@ pub(super) fn unanswered(view: &View<'_>) -> Vec<Finding> {
             all_causes.extend(causes);
         }
     }
-    let finding = |(ifindex, (silent, causes)): (u32, (BTreeSet<IpAddr>, BTreeSet<(Sysctl, u32)>))| {
+    let finding = |(ifindex, (silent, causes)): (u32, (BTreeSet<IpAddr>, Causes))| {
         let link = host.links.get(&ifindex)?;
         let name = &link.name;
         let silent: Vec<IpAddr> = silent.into_iter().collect();

@@ -63,7 +63,7 @@ fn rule(message: &RuleMessage, family: u8) -> Rule {
                 rule.selects.push(format!("ipproto {}", format!("{protocol:?}").to_lowercase()));
             }
             RuleAttribute::SourcePortRange(ports) => {
-                rule.selects.push(range("sport", ports.start, ports.end))
+                rule.selects.push(range("sport", ports.start, ports.end));
             }
             RuleAttribute::DestinationPortRange(ports) => {
                 rule.selects.push(range("dport", ports.start, ports.end));
