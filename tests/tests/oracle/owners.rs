@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::host::{Address, Host, Interface, Kind, LOCAL, LocalRoute, MAIN};
+use super::{
+    host::{Address, Host, Interface, Kind, LOCAL, LocalRoute, MAIN},
+    prefix::Prefix,
+};
 
 /// The interfaces among which addresses are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,27 +34,51 @@ impl Host {
         }
     }
 
-    fn master(&self, index: u32) -> Option<&Interface> {
-        self.interfaces.iter().find(|interface| interface.kind.ports().contains(&index))
+    pub(super) fn master(&self, index: u32) -> Option<&Interface> {
+        self.interface(self.interface(index)?.master?)
+    }
+
+    /// The routing table of a VRF.
+    pub(super) fn table_of_vrf(&self, index: u32) -> Option<u32> {
+        match self.interface(index)?.kind {
+            Kind::Vrf(table) => Some(table),
+            _ => None,
+        }
+    }
+
+    /// Whether the addresses of an interface, or prefixes that are local by it, are its own and not everyone's.
+    ///
+    /// Uplinks keep theirs, and so does what is enforced, unless the operator says that it leads to a network that this host is
+    /// the router of. A VRF is no interface, but its ports are. Link-local addresses mean nothing elsewhere.
+    fn binds(&self, interface: &Interface, prefix: Prefix) -> bool {
+        let is_of_link = prefix.is_link_local() && interface.kind.has_wire();
+        let is_enforced = interface.policy.as_ref().is_some_and(|policy| policy.binds);
+        is_of_link || interface.kind.is_vrf() || is_enforced || self.is_uplink(interface)
     }
 
     /// The owners of an address in a domain, none of which is of another; `None` when it is foreign there.
     ///
-    /// They are the interfaces that it is configured on and those that a local route leads it to, then those
-    /// that the packets of these cross, wherever these are, and then those that are allowed to use it. Where
-    /// it is on an interface without a wire it is everyone's.
+    /// They are the interfaces that it is configured on, those that a local route leads it to or that the operator has given it
+    /// to, then those that the packets of these cross, wherever these are, and then those that are allowed to use it. Where
+    /// it is on an interface that doesn't bind it, it is everyone's.
     pub(crate) fn owners(&self, domain: Domain, address: IpAddr) -> Option<Owners> {
-        let configured = self.configured_with(address);
+        let mut configured = self.configured_with(address);
         let mut routed = self.locally_routed(address);
-        let is_everyones = configured.iter().any(|i| !i.kind.has_wire() && self.domain(i.index) == domain)
-            || routed.iter().any(|(i, of)| !i.kind.has_wire() && *of == domain);
+        let binds = |interface: &Interface| self.binds(interface, Prefix::exact(address));
+        let binds_route = |(interface, route): &(&Interface, &LocalRoute)| self.binds(interface, route.destination);
+        let is_everyones = configured.iter().any(|i| !binds(i) && self.domain(i.index) == domain)
+            || routed.iter().any(|of| !binds_route(of) && self.domain_of_table(of.1.table) == Some(domain));
         if is_everyones {
             return Some(Owners::All);
         }
-        routed.retain(|(interface, _)| interface.kind.has_wire());
-        routed.sort_by_key(|(interface, _)| interface.index);
-        let routed = routed.into_iter().map(|(interface, _)| interface);
-        let first: Vec<u32> = configured.into_iter().chain(routed).map(|interface| interface.index).collect();
+        configured.retain(|interface| binds(interface));
+        routed.retain(binds_route);
+        let given = self.interfaces.iter().filter(|interface| interface.is_given(address));
+        let mut others: Vec<u32> =
+            routed.into_iter().map(|(interface, _)| interface).chain(given).map(|i| i.index).collect();
+        others.sort_unstable();
+        let configured = configured.into_iter().map(|interface| interface.index);
+        let first: Vec<u32> = without_repeats(configured.chain(others));
         let crossed: Vec<u32> = first.iter().flat_map(|interface| self.crossed_by(*interface)).collect();
 
         let is_here = |interface: &u32| self.domain(*interface) == domain;
@@ -71,26 +98,28 @@ impl Host {
         self.interfaces.iter().filter(|i| i.addresses.iter().any(|a| a.local == address)).collect()
     }
 
-    /// Where local routes lead an address, and in which domain.
-    fn locally_routed(&self, address: IpAddr) -> Vec<(&Interface, Domain)> {
-        let leads_there = |route: &&LocalRoute| !route.by_kernel && route.destination.holds(address);
-        let target =
-            |route: &LocalRoute| Some((self.interface(route.interface)?, self.domain_of_table(route.table)?));
+    /// Where local routes lead an address.
+    fn locally_routed(&self, address: IpAddr) -> Vec<(&Interface, &LocalRoute)> {
+        let leads_there = |route: &&LocalRoute| {
+            let is_looked_up = self.domain_of_table(route.table).is_some();
+            !route.by_kernel && route.destination.holds(address) && is_looked_up
+        };
+        let target = |route| Some((self.interface(route.interface)?, route));
         self.local_routes.iter().filter(leads_there).filter_map(target).collect()
     }
 
     /// The domain that looks its addresses up in this table. Other tables are those of rules, which are for
     /// transparent proxies and the like.
     pub(crate) fn domain_of_table(&self, table: u32) -> Option<Domain> {
-        let is_its_vrf = |i: &&Interface| matches!(i.kind, Kind::Vrf { table: its, .. } if its == table);
+        let is_its_vrf = |i: &&Interface| i.kind == Kind::Vrf(table);
         match table {
             MAIN | LOCAL => Some(Domain::Main),
             _ => self.interfaces.iter().find(is_its_vrf).map(|vrf| Domain::Vrf(vrf.index)),
         }
     }
 
-    /// What the packets of an interface cross, layer by layer.
-    fn crossed_by(&self, index: u32) -> Vec<u32> {
+    /// What the packets of an interface cross as they are, layer by layer.
+    pub(super) fn crossed_by(&self, index: u32) -> Vec<u32> {
         let mut crossed = Vec::new();
         let mut layer = self.directly_below(index);
         while !layer.is_empty() {
@@ -108,23 +137,43 @@ impl Host {
 
     fn directly_below(&self, index: u32) -> Vec<u32> {
         let Some(interface) = self.interface(index) else { return Vec::new() };
-        if let Kind::OnTopOf(lower) = interface.kind {
-            return vec![lower];
-        }
-        let mut ports = interface.kind.ports().to_vec();
-        ports.sort_unstable();
-        ports
+        let mut below: Vec<u32> = self.ports(index).map(|port| port.index).collect();
+        let crosses_its_link = match interface.kind {
+            // Its packets have a tag there, unless it is one that says nothing but a priority.
+            Kind::Vlan(number) => number == 0,
+            // They have a hardware address of their own there.
+            Kind::Macvlan => false,
+            // They are inside others there.
+            Kind::Tunnel => false,
+            // What leaves one end of a pair arrives at the other.
+            Kind::Other => !self.is_paired_here(interface),
+            Kind::Ipvlan => true,
+            Kind::Loopback | Kind::Dummy | Kind::Wire | Kind::Bridge | Kind::Bond | Kind::Vrf(_) => false,
+        };
+        below.extend(self.linked(interface).filter(|_| crosses_its_link).map(|link| link.index));
+        below
+    }
+
+    /// Whether frames with this hardware address on an interface are those of a macvlan or macvtap of this host, which lies on
+    /// it or on something whose packets cross it.
+    pub(super) fn carries(&self, interface: &Interface, mac: [u8; 6]) -> bool {
+        self.interfaces.iter().filter(|above| above.kind == Kind::Macvlan && above.mac == mac).any(|above| {
+            self.linked(above).is_some_and(|lower| {
+                lower.index == interface.index || self.crossed_by(lower.index).contains(&interface.index)
+            })
+        })
     }
 
     /// The address to ask for `target` with on an interface, by ARP: its own one in that subnet, else its
     /// first; `None` when it has none. Its own are those configured on it, and then those that it owns for
-    /// interfaces above it; but one of each subnet goes before all others. Nobody is asked in the name of
+    /// interfaces above it, which excludes what is everyone's; but one of each subnet goes before all others. Nobody is asked in the name of
     /// 127/8.
     pub(crate) fn address_to_ask_with(&self, interface: &Interface, target: Ipv4Addr) -> Option<Ipv4Addr> {
         let mut own = interface.addresses.clone();
         for above in &self.interfaces {
             if self.crossed_by(above.index).contains(&interface.index) {
-                own.extend(&above.addresses);
+                let is_own = |a: &&Address| self.binds(above, Prefix::exact(a.local));
+                own.extend(above.addresses.iter().filter(is_own));
             }
         }
         own.retain(|address| address.local.is_ipv4() && !address.local.is_loopback());
