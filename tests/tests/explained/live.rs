@@ -31,7 +31,10 @@ fn policies(host: &mhebpf::model::Host, allowed: IpAddr) -> BTreeMap<u32, Policy
         receive: Receive::Drop,
         announce: Announce::Enforce,
         unknown: Unknown::Pass,
+        forwarded: Send::Redirect,
         allow: Vec::new(),
+        owns: Vec::new(),
+        binds: true,
     };
     let of = |name: &str| match name {
         "eth0_int" => Some(Policy { allow: vec![allowed.into()], ..strong.clone() }),

@@ -45,7 +45,7 @@ impl<'a> Trial<'a> {
         let expected = judge(&self.host, crossing);
         let decided = subject::verdict(&self.tables, crossing);
         ensure!(decided == expected, "decided {decided:?} instead of {expected:?} on {crossing:?}");
-        if self.host.interface(crossing.interface).is_some_and(|interface| !interface.kind.is_ethernet()) {
+        if self.host.interface(crossing.interface).is_some_and(|interface| !interface.is_ethernet) {
             return Ok(None);
         }
         if crossing.arrived && !self.kernel.knows_arrival {
@@ -80,7 +80,7 @@ impl<'a> Trial<'a> {
         let [sample] = samples.as_slice() else { bail!("{} samples of one packet", samples.len()) };
         let owner = match action {
             Action::SendBy { owner, .. } | Action::SendToGroupBy { owner, .. } => owner,
-            Action::Drop | Action::AskAs(_) => 0,
+            Action::Drop | Action::AskAs(_) | Action::JoinAs(_) => 0,
         };
         ensure!(sample.owner == owner, "it goes to {} and not to {owner}", sample.owner);
         Ok(())

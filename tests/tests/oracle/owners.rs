@@ -71,7 +71,7 @@ impl Host {
         if is_everyones {
             return Some(Owners::All);
         }
-        configured.retain(|interface| binds(interface));
+        configured.retain(|interface: &&Interface| binds(interface));
         routed.retain(binds_route);
         let given = self.interfaces.iter().filter(|interface| interface.is_given(address));
         let mut others: Vec<u32> =
@@ -104,8 +104,8 @@ impl Host {
             let is_looked_up = self.domain_of_table(route.table).is_some();
             !route.by_kernel && route.destination.holds(address) && is_looked_up
         };
-        let target = |route| Some((self.interface(route.interface)?, route));
-        self.local_routes.iter().filter(leads_there).filter_map(target).collect()
+        let routes = self.local_routes.iter().filter(leads_there);
+        routes.filter_map(|route| Some((self.interface(route.interface)?, route))).collect()
     }
 
     /// The domain that looks its addresses up in this table. Other tables are those of rules, which are for

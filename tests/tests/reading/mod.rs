@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use mhebpf_ebpf::{
-    ArpOperation, Network, Packet,
+    ArpOperation, Mac, Network, Packet,
     packet::{DiscoveryKind, parse, parse_without_ethernet},
 };
 use proptest::{collection::vec, prelude::*};
@@ -95,11 +95,13 @@ fn content_of(packet: &Packet) -> Content {
         Network::Ipv4(datagram) => Content::Ip {
             source: IpAddr::V4(datagram.source.into()),
             destination: IpAddr::V4(datagram.destination.into()),
+            protocol: datagram.protocol,
             discovery: None,
         },
         Network::Ipv6(datagram, discovery) => Content::Ip {
             source: IpAddr::V6(datagram.source.into()),
             destination: IpAddr::V6(datagram.destination.into()),
+            protocol: datagram.protocol,
             discovery: match discovery.kind {
                 DiscoveryKind::None => None,
                 DiscoveryKind::Solicitation => {
@@ -115,8 +117,14 @@ fn content_of(packet: &Packet) -> Content {
                 ArpOperation::Request => Operation::Request,
                 ArpOperation::Reply => Operation::Reply,
             },
+            hardware: octets(arp.hardware),
             sender: arp.sender.into(),
             target: arp.target.into(),
         },
     }
+}
+
+fn octets(mac: Mac) -> [u8; 6] {
+    let [a, b, c, d, e, f, ..] = mac.to_number().to_le_bytes();
+    [a, b, c, d, e, f]
 }

@@ -116,8 +116,13 @@ fn frame_to_all(network: &[u8]) -> Vec<u8> {
     ethernet(&TO_ALL, &[], network)
 }
 
-/// A packet across an interface that has Ethernet headers.
-fn crossing(direction: Direction, interface: u32, frame: Vec<u8>) -> Crossing {
+/// A packet across an interface that has Ethernet headers: from its hardware address or, if it is not for a group, to it.
+fn crossing(direction: Direction, interface: u32, mut frame: Vec<u8>) -> Crossing {
+    match direction {
+        Direction::Egress => frame[6..12].copy_from_slice(&mac(interface)),
+        Direction::Ingress if frame[0] % 2 == 0 => frame[..6].copy_from_slice(&mac(interface)),
+        Direction::Ingress => {}
+    }
     let protocol = u16::from_be_bytes([frame[12], frame[13]]);
     Crossing { direction, interface, arrived: false, decapsulated: false, tag_beside: 0, protocol, frame }
 }
