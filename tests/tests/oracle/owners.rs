@@ -53,7 +53,7 @@ impl Host {
     fn binds(&self, interface: &Interface, prefix: Prefix) -> bool {
         let is_of_link = prefix.is_link_local() && interface.kind.has_wire();
         let is_enforced = interface.policy.as_ref().is_some_and(|policy| policy.binds);
-        is_of_link || interface.kind.is_vrf() || is_enforced || self.is_uplink(interface)
+        is_of_link || interface.kind.is_vrf() || is_enforced || self.uplinks().contains(&interface.index)
     }
 
     /// The owners of an address in a domain, none of which is of another; `None` when it is foreign there.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    host::{Address, Forwarding, Host, Interface, Kind, Link, MAIN, Route},
+    host::{Address, Forwarding, Hop, Host, Interface, Kind, Link, MAIN, Route},
     owners::Domain,
     prefix::{Prefix, is_link_local},
 };
@@ -12,24 +12,27 @@ use super::{
 const VIRTUAL_ROUTERS: [[u8; 5]; 2] = [[0, 0, 0x5e, 0, 1], [0, 0, 0x5e, 0, 2]];
 
 impl Host {
-    /// Whether an interface is an uplink: this host is an end system of the network there.
-    pub(crate) fn is_uplink(&self, interface: &Interface) -> bool {
-        self.is_candidate(interface) && !self.is_downlink(interface)
+    /// The uplinks: this host is an end system of the networks there.
+    pub(crate) fn uplinks(&self) -> Vec<u32> {
+        let candidates = self.candidates();
+        let uplinks = candidates.iter().filter(|candidate| !self.is_downlink_among(candidate, &candidates));
+        uplinks.map(|uplink| uplink.index).collect()
     }
 
-    /// Whether it is one, if this host is not the router of the network there.
-    fn is_candidate(&self, interface: &Interface) -> bool {
-        if self.interfaces.iter().any(|each| self.is_way_out(each)) {
-            return self.is_way_out(interface);
-        }
-        // What else there is must do.
-        let is_end = |each: &Interface| {
-            each.kind == Kind::Other && each.link == Link::Elsewhere && !self.is_part_of_another(each)
-        };
-        if self.interfaces.iter().any(is_end) {
-            return is_end(interface);
-        }
-        interface.kind == Kind::Bridge && !self.is_part_of_another(interface)
+    /// Whether this host is the router of the network there (RFC 1812 section 5.2.3).
+    pub(crate) fn is_downlink(&self, interface: &Interface) -> bool {
+        self.is_downlink_among(interface, &self.candidates())
+    }
+
+    /// What would be uplinks if this host were no router.
+    fn candidates(&self) -> Vec<&Interface> {
+        let ways_out: Vec<&Interface> = self.interfaces.iter().filter(|i| self.is_way_out(i)).collect();
+        // Where there is none, what else there is must do.
+        let whole = self.interfaces.iter().filter(|i| !self.is_part_of_another(i));
+        let is_end = |i: &&Interface| i.kind == Kind::Other && i.link == Link::Elsewhere;
+        let ends: Vec<&Interface> = whole.clone().filter(is_end).collect();
+        let bridges = whole.filter(|i| i.kind == Kind::Bridge).collect();
+        [ways_out, ends, bridges].into_iter().find(|found| !found.is_empty()).unwrap_or_default()
     }
 
     /// A port is a part of its master, but for those of a VRF.
@@ -88,12 +91,17 @@ impl Host {
         })
     }
 
-    /// Whether this host is the router of the network there (RFC 1812 section 5.2.3): it forwards, and knows of no other one.
-    pub(crate) fn is_downlink(&self, interface: &Interface) -> bool {
+    /// Whether it forwards there, and knows of no other router.
+    fn is_downlink_among(&self, interface: &Interface, candidates: &[&Interface]) -> bool {
+        let shares_a_subnet = candidates.iter().any(|other| {
+            other.index != interface.index
+                && self.domain(other.index) == self.domain(interface.index)
+                && subnets(interface).any(|subnet| subnets(other).any(|its| its.is_same_as(&subnet)))
+        });
         self.forwards(interface)
             && !self.has_gateway(interface)
             && !self.has_any_default_route(interface)
-            && !self.shares_a_subnet(interface)
+            && !shares_a_subnet
     }
 
     /// Whether it forwards what arrives there, in a family in which something is there.
@@ -109,19 +117,6 @@ impl Host {
         ipv4 && has_hosts(true) || ipv6 && has_hosts(false)
     }
 
-    /// Whether another candidate of its domain has a subnet of the interface.
-    fn shares_a_subnet(&self, interface: &Interface) -> bool {
-        let has_one_of_its = |other: &Interface| {
-            subnets(interface).any(|subnet| subnets(other).any(|its| its.is_same_as(&subnet)))
-        };
-        self.interfaces.iter().any(|other| {
-            other.index != interface.index
-                && self.domain(other.index) == self.domain(interface.index)
-                && has_one_of_its(other)
-                && self.is_candidate(other)
-        })
-    }
-
     /// Whether a route through an interface is by a gateway: one of main, of its VRF, or of a table that a rule from one of its
     /// addresses leads to.
     fn has_gateway(&self, interface: &Interface) -> bool {
@@ -129,9 +124,8 @@ impl Host {
         self.known_routes(interface).any(|route| {
             let is_its = self.is_of_kernel(interface, route)
                 || by_rules.contains(&(route.destination.address.is_ipv4(), route.table));
-            let by_gateway =
-                route.hops.iter().any(|hop| hop.interface == interface.index && hop.gateway.is_some());
-            is_its && by_gateway
+            let is_by_gateway = |hop: &Hop| hop.interface == interface.index && hop.gateway.is_some();
+            is_its && route.hops.iter().any(is_by_gateway)
         })
     }
 
@@ -156,7 +150,7 @@ impl Host {
     /// The routes through an interface in tables that anything leads to.
     fn known_routes(&self, interface: &Interface) -> impl Iterator<Item = &Route> {
         self.routes.iter().filter(|route| {
-            self.is_known(route) && route.hops.iter().any(|hop| hop.interface == interface.index)
+            route.hops.iter().any(|hop| hop.interface == interface.index) && self.is_known(route)
         })
     }
 
