@@ -62,6 +62,8 @@ pub enum Reason {
     NdpTarget = 14,
     /// An IGMP message had a source address owned elsewhere; it left with one of its own interface.
     IgmpRewritten = 15,
+    /// It had more priority tags than are looked through. Counted as IPv4, whatever is behind them.
+    PriorityTags = 16,
 }
 
 impl Direction {
@@ -108,7 +110,7 @@ impl Family {
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Redirected,
         Self::WrongSource,
         Self::NoRoute,
@@ -125,6 +127,7 @@ impl Reason {
         Self::NdpSender,
         Self::NdpTarget,
         Self::IgmpRewritten,
+        Self::PriorityTags,
     ];
 
     /// Reads a [`CounterKey::reason`].
@@ -151,6 +154,7 @@ impl Reason {
             Self::NdpSender => "ndp_sender",
             Self::NdpTarget => "ndp_target",
             Self::IgmpRewritten => "igmp_rewritten",
+            Self::PriorityTags => "priority_tags",
         }
     }
 }

@@ -3,9 +3,7 @@
 use crate::{
     Address, Announce, Arp, ArpOperation, Datagram, Direction, Discovery, DiscoveryKind, Family,
     FurtherOwnerKey, INLINE_OWNERS, Iface, Ipv4, Ipv6, Mac, Neighbour, Network, Owners, OwnersKey, Packet,
-    Reason, Receive, Send, Unknown,
-    filter::Bit,
-    packet::PROTOCOL_IGMP,
+    Reason, Receive, Send, Unknown, filter::Bit, packet::PROTOCOL_IGMP,
 };
 
 /// What is known of the host: the BPF maps in the kernel, plain collections elsewhere.
@@ -128,12 +126,33 @@ pub fn decide<T: Tables, M: Metadata>(
         }
         (Direction::Egress, Network::Arp(arp)) => at.send_arp(arp),
         (Direction::Ingress, Network::Ipv4(datagram)) => at.receive(Family::Ipv4, datagram),
-        (Direction::Ingress, Network::Ipv6(datagram, discovery)) => match at.receive(Family::Ipv6, datagram) {
-            Verdict::Pass if discovery.kind == DiscoveryKind::Solicitation => at.solicit(discovery),
-            verdict => verdict,
-        },
+        (Direction::Ingress, Network::Ipv6(datagram, discovery)) => {
+            match at.receive(Family::Ipv6, datagram) {
+                Verdict::Pass if discovery.kind == DiscoveryKind::Solicitation => at.solicit(discovery),
+                verdict => verdict,
+            }
+        }
         (Direction::Ingress, Network::Arp(arp)) => at.receive_arp(arp),
     }
+}
+
+/// Decides on a frame with more priority tags than are looked through ([`crate::packet::MAX_TAGS`]).
+///
+/// The kernel looks through any number, so that whatever is behind them would be delivered; and no sender needs them.
+#[inline(always)]
+pub fn behind_tags(direction: Direction, iface: &Iface, metadata: &impl Metadata) -> Verdict {
+    let (is_ours, enforced) = match direction {
+        Direction::Egress => {
+            let send = Origin::of(iface, metadata).send(iface);
+            (send != Send::Off && metadata.source_mac() == iface.mac(), send.is_enforced())
+        }
+        Direction::Ingress => {
+            let (receive, destination) = (iface.receive(), metadata.destination_mac());
+            let is_ours = destination == iface.mac() || destination.is_group();
+            (receive != Receive::Off && is_ours, receive.is_enforced())
+        }
+    };
+    if is_ours { drop(Family::Ipv4, Reason::PriorityTags, enforced) } else { Verdict::Pass }
 }
 
 /// Where a packet that leaves comes from.
@@ -283,17 +302,26 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
     fn join<A: Address>(&self, group: A, enforced: bool) -> Verdict {
         let neighbour: Neighbour = group.into();
         let address = self.iface.address_towards(Ipv4::from_wire(neighbour.address[0]));
-        let action =
-            Action { act: Act::RewriteSource, owner: 0, address: address.unwrap_or(Ipv4::UNSPECIFIED).into() };
+        let action = Action {
+            act: Act::RewriteSource,
+            owner: 0,
+            address: address.unwrap_or(Ipv4::UNSPECIFIED).into(),
+        };
         Verdict::Act { family: Family::Ipv4, reason: Reason::IgmpRewritten, action, enforced }
     }
 
-    /// Whether a hardware address is that of a macvlan or macvtap of this host whose frames cross the interface: the programs
-    /// of that device have judged them, or will.
+    /// Whether a hardware address that a frame leaves with is that of a macvlan or macvtap of this host: the programs of that
+    /// device have judged the frame.
     #[inline(always)]
     fn is_carried(&self, mac: impl Fn() -> Mac) -> bool {
         self.iface.carries()
-            && self.tables.is_further_owner(&FurtherOwnerKey::carrier(mac(), self.ifindex))
+            && self.tables.is_further_owner(&FurtherOwnerKey::carrier_both_ways(mac(), self.ifindex))
+    }
+
+    /// Whether frames for a hardware address arrive here for a macvlan or macvtap of this host.
+    #[inline(always)]
+    fn carries_for(&self, mac: Mac) -> bool {
+        self.tables.is_further_owner(&FurtherOwnerKey::carrier(mac, self.ifindex))
     }
 
     /// Whether a frame that arrives, with an address of these owners, is for one of them that lies on this interface: by its
@@ -305,12 +333,11 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
         }
         let destination = self.metadata.destination_mac();
         if !destination.is_group() {
-            return self.is_carried(|| destination);
+            return self.carries_for(destination);
         }
         const { assert!(INLINE_OWNERS == 4) };
-        let is_above = |owner| {
-            owner != 0 && self.tables.iface(owner).is_some_and(|iface| self.is_carried(|| iface.mac()))
-        };
+        let is_above =
+            |owner| owner != 0 && self.tables.iface(owner).is_some_and(|iface| self.carries_for(iface.mac()));
         let o = &owners.inline;
         is_above(o[0]) || is_above(o[1]) || is_above(o[2]) || is_above(o[3])
     }
@@ -363,7 +390,10 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
         }
         // A datagram that was routed to the wrong interface resolves its next hop there before a program sees
         // it. Were its request dropped, the datagram would never come; so it asks with an own address.
+        // With another hardware address, that of a device on top of this one, it claims nothing.
+        let is_ours = arp.hardware == self.iface.mac();
         let address = match self.iface.address_towards(arp.target) {
+            Some(_) if !is_ours => Ipv4::UNSPECIFIED,
             Some(address) => address,
             None if self.iface.send() == Send::Drop => {
                 return drop(Family::Arp, Reason::ArpSender, enforced);
@@ -430,9 +460,7 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
         match self.iface.unknown() {
             Unknown::Pass => Verdict::Pass,
             // A guest's, behind a macvlan or macvtap: it is another host.
-            Unknown::Drop
-                if self.iface.has_ethernet() && self.metadata.source_mac() != self.iface.mac() =>
-            {
+            Unknown::Drop if self.iface.has_ethernet() && self.metadata.source_mac() != self.iface.mac() => {
                 Verdict::Pass
             }
             Unknown::Drop => drop(family, Reason::UnknownSource, enforced),

@@ -42,7 +42,8 @@ mod tests {
     #[test]
     fn one_made_of_words_is_the_same_as_one_made_of_octets() {
         let octets = [0x02, 0xfe, 0x12, 0x34, 0x56, 0x78];
-        let word = |at: usize| u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]]);
+        let word =
+            |at: usize| u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]]);
         assert_eq!(Mac::from_words(word(0), word(2)), Mac::new(octets));
         assert!(!Mac::new(octets).is_group() && Mac::new([0x33, 0x33, 0, 0, 0, 1]).is_group());
     }

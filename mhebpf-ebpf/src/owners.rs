@@ -90,10 +90,10 @@ impl Owners {
 pub struct FurtherOwnerKey {
     /// [`Owners::set`].
     pub set: u64,
-    /// The owner.
+    /// The owner, or the carrier.
     pub ifindex: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// What a carrier does: [`FurtherOwnerKey::BOTH_WAYS`], else 0.
+    pub ways: u32,
 }
 
 const _: () = assert!(size_of::<FurtherOwnerKey>() == 16);
@@ -105,12 +105,21 @@ impl FurtherOwnerKey {
     /// The key of one owner in a set.
     #[inline(always)]
     pub const fn new(set: u64, ifindex: u32) -> Self {
-        Self { set, ifindex, reserved: 0 }
+        Self { set, ifindex, ways: 0 }
     }
 
-    /// The key of an interface that the frames of a macvlan or macvtap cross, which has this hardware address.
+    /// What leaves with the hardware address is not the carrier's business either: the macvlan or macvtap has addresses of its own.
+    pub const BOTH_WAYS: u32 = 1;
+
+    /// The key of an interface on which frames arrive for a macvlan or macvtap, which has this hardware address.
     #[inline(always)]
     pub const fn carrier(mac: Mac, ifindex: u32) -> Self {
         Self::new(Self::CARRIERS | mac.to_number(), ifindex)
+    }
+
+    /// The key of one by which such frames leave too, that the programs of the macvlan or macvtap judge.
+    #[inline(always)]
+    pub const fn carrier_both_ways(mac: Mac, ifindex: u32) -> Self {
+        Self { ways: Self::BOTH_WAYS, ..Self::carrier(mac, ifindex) }
     }
 }

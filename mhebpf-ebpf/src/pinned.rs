@@ -45,6 +45,6 @@ mod tests {
             size_of::<State>(),
         ];
         assert_eq!((LAYOUT, sizes), (3, [256, 65_536, 8, 20, 32, 16, 8, 20, 20, 8, 1024, 16]));
-        assert_eq!((Reason::ALL[0].name(), Reason::ALL[15].name()), ("redirected", "igmp_rewritten"));
+        assert_eq!((Reason::ALL[0].name(), Reason::ALL[16].name()), ("redirected", "priority_tags"));
     }
 }

@@ -24,8 +24,10 @@ pub struct Sample {
     pub act: u8,
     /// How many of the bytes are of the packet.
     pub sampled: u8,
+    /// 1 where this host forwarded it.
+    pub forwarded: u8,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 5],
     /// The first bytes of the packet, from the network layer's header on.
     pub bytes: [u8; SAMPLED],
 }

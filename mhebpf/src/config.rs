@@ -14,8 +14,8 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::{
     cli::{
-        AnnouncePolicy, ForwardedPolicy, LogFormat, Mode, ReceivePolicy, SendPolicy, Steer, UnknownPolicy, parse_address,
-        parse_duration, parse_pattern,
+        AnnouncePolicy, ForwardedPolicy, LogFormat, Mode, ReceivePolicy, SendPolicy, Steer, UnknownPolicy,
+        parse_address, parse_duration, parse_pattern,
     },
     datapath::Hook,
     pins::DEFAULT_DIRECTORY,

@@ -37,7 +37,7 @@ use crate::{
     datapath::{Attachments, Count, Datapath},
     instance::Instance,
     metrics,
-    model::{Policy, Selection, Selector, Tables},
+    model::{Policy, Route, Selection, Selector, Tables},
     netlink::{Dumper, Events, Snapshot},
     preflight,
     settings::{Fixed, Settings},
@@ -101,6 +101,7 @@ pub async fn run(options: &RunOptions) -> Result<()> {
         history: History::begin(),
         totals: metrics::Totals::default(),
         selection: None,
+        remembered: Vec::new(),
         policies: BTreeMap::new(),
         names: BTreeMap::new(),
         ready: false,
@@ -139,6 +140,8 @@ struct Daemon<'a> {
     steering_told: bool,
     history: History,
     totals: metrics::Totals,
+    /// The gateways that were remembered at the last look, to log only what changes.
+    remembered: Vec<Route>,
     /// The last selection, to log only what changes.
     selection: Option<Selection>,
     /// What is enforced now, by ifindex.
@@ -313,6 +316,7 @@ impl Daemon<'_> {
         let steered = self.steer(&host, &selection, &placed, exact, events);
         new.iter().for_each(|ifindex| self.warn_of_reverse_path_filter(&host, *ifindex));
         self.log_selection(&host, selection);
+        self.log_remembered(&host);
         if self.settings.announces {
             // An announcement changes what peers know; observing must not.
             let announces = |ifindex| {

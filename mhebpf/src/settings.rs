@@ -335,7 +335,8 @@ mod tests {
     #[test]
     fn observing_changes_nothing_at_all_whatever_the_tables_say() {
         let file = "[[interface]]\nname = \"*\"\nsend = \"drop\"\nannounce = \"off\"";
-        let policy = settings(&["--all", "--mode", "observe", "--receive", "drop"], file).policy("eth0", false);
+        let policy =
+            settings(&["--all", "--mode", "observe", "--receive", "drop"], file).policy("eth0", false);
         assert_eq!((policy.send, policy.receive), (Send::Observe, Receive::Observe));
         assert_eq!(policy.announce, Announce::Off);
     }

@@ -388,10 +388,8 @@ mod tests {
     #[test]
     fn a_vrf_with_the_table_of_an_interface_is_found() {
         let vrf = |index, table| link(index, LinkKind::Vrf { table });
-        let host = host(
-            [link(3, LinkKind::Wire), vrf(9, TABLE_BASE + 3), vrf(10, TABLE_BASE + 4), vrf(11, 10)],
-            [],
-        );
+        let host =
+            host([link(3, LinkKind::Wire), vrf(9, TABLE_BASE + 3), vrf(10, TABLE_BASE + 4), vrf(11, 10)], []);
         assert_eq!(vrfs_in_our_tables(&host).collect::<Vec<_>>(), [(9, TABLE_BASE + 3, 3)]);
     }
 }

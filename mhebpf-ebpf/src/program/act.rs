@@ -5,8 +5,8 @@ use core::mem::{size_of, size_of_val};
 use aya_ebpf::{
     bindings::__sk_buff,
     helpers::generated::{
-        bpf_l3_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
-        bpf_skb_vlan_pop,
+        bpf_l3_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head, bpf_skb_set_tunnel_key,
+        bpf_skb_store_bytes, bpf_skb_vlan_pop,
     },
 };
 use mhebpf_ebpf::{
@@ -134,8 +134,7 @@ impl Case<'_> {
         let Some([before]) = SkbBytes(self.skb).read_words::<1>(offset) else { return Outcome::Drop };
         let checksum = (self.offset + IPV4_CHECKSUM_OFFSET) as u32;
         // SAFETY: a valid context. The last argument is the size of what is replaced.
-        let replaced =
-            unsafe { bpf_l3_csum_replace(self.skb, checksum, before.into(), address.into(), 4) };
+        let replaced = unsafe { bpf_l3_csum_replace(self.skb, checksum, before.into(), address.into(), 4) };
         if replaced == 0 && self.store(offset as u32, &address.to_ne_bytes()) {
             Outcome::Pass
         } else {

@@ -6,9 +6,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, bpf_hdr_start_off::BPF_HDR_START_NET},
     helpers::generated::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative},
 };
-use mhebpf_ebpf::{
-    Frame, Location, Mac, Metadata, glance::Head, packet::IPV6_NEXT_HEADER_OFFSET,
-};
+use mhebpf_ebpf::{Frame, Location, Mac, Metadata, glance::Head, packet::IPV6_NEXT_HEADER_OFFSET};
 use network_types::eth::EthHdr;
 
 use super::xfrm;

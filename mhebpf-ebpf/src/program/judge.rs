@@ -15,10 +15,12 @@ use super::{
 };
 use aya_ebpf::bindings::__sk_buff;
 use mhebpf_ebpf::{
-    Act, Direction, Family, Iface, Location, Metadata as _, Neighbour, Network, Packet, Reason, Send, Verdict,
-    decide::{Origin, decide},
+    Act, Direction, Family, Iface, Location, Metadata as _, Neighbour, Network, Packet, Reason, Send,
+    Verdict,
+    decide::{self, Origin, decide},
     packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, parse_at, parse_ipv6_without_discovery},
 };
+use network_types::eth::EthHdr;
 
 /// [`Direction::Egress`] as a parameter of functions.
 pub(super) const EGRESS: u8 = Direction::Egress as u8;
@@ -139,6 +141,22 @@ pub(super) fn arp_at<const DIRECTION: u8>(
     })
 }
 
+/// Judges a frame with more priority tags than are looked through.
+#[inline(never)]
+pub(super) fn behind_tags<const DIRECTION: u8>(
+    skb: *mut __sk_buff,
+    iface: &Iface,
+    address: &mut MaybeUninit<Neighbour>,
+) -> Ruling {
+    match decide::behind_tags(direction(DIRECTION), iface, &SkbMetadata(skb)) {
+        Verdict::Pass => Ruling::PASS,
+        Verdict::Act { family, reason, action, enforced } => {
+            address.write(action.address);
+            Ruling::new(family, reason, action.act, action.owner, enforced, EthHdr::LEN)
+        }
+    }
+}
+
 #[inline(always)]
 fn parse_anywhere<const DIRECTION: u8>(
     skb: *mut __sk_buff,
@@ -167,17 +185,17 @@ fn judge<const DIRECTION: u8, const ETHERTYPE: u16>(
         return Ruling::PASS;
     };
     let metadata = SkbMetadata(skb);
-    let flow = match packet.network {
-        // Of what goes to no group by the wrong interface, as the glance has found, and so is redirected: by the host that has
-        // given it the hardware address of this interface.
-        _ if DIRECTION == INGRESS || !glanced || packet.group => None,
-        _ if metadata.source_mac() != iface.mac() => None,
-        _ if Origin::of(iface, &metadata).send(iface) != Send::Redirect => None,
-        Network::Ipv4(datagram) => flows::Entry::of(ifindex, &datagram),
-        Network::Ipv6(datagram, _) => flows::Entry::of(ifindex, &datagram),
-        Network::Arp(_) => None,
-    };
-    if let Some((owner, next_hop)) = flow.as_ref().and_then(flows::Entry::recall) {
+    // What goes to no group by the wrong interface, as the glance has found, and so is redirected: sent or forwarded by the host
+    // whose interface this is, by its hardware address.
+    let is_flow = DIRECTION != INGRESS
+        && glanced
+        && !packet.group
+        && metadata.source_mac() == iface.mac()
+        && Origin::of(iface, &metadata).send(iface) == Send::Redirect;
+    if is_flow
+        && let Some(flow) = flow(ifindex, &packet)
+        && let Some((owner, next_hop)) = flow.recall()
+    {
         address.write(next_hop);
         let family = if ETHERTYPE == ETHERTYPE_IPV4 { Family::Ipv4 } else { Family::Ipv6 };
         return Ruling::new(family, Reason::Redirected, Act::Redirect, owner, true, packet.offset);
@@ -185,14 +203,26 @@ fn judge<const DIRECTION: u8, const ETHERTYPE: u16>(
     match decide(&BpfTables, direction(DIRECTION), ifindex, iface, &packet, glanced, &metadata) {
         Verdict::Pass => Ruling::PASS,
         Verdict::Act { family, reason, action, enforced } => {
-            if let Some(flow) = flow
+            // Looked up again: what is kept over the decision is more than the stack and the verifier bear.
+            if is_flow
                 && action.act == Act::Redirect
+                && let Some(flow) = flow(ifindex, &packet)
             {
                 flow.keep(&action);
             }
             address.write(action.address);
             Ruling::new(family, reason, action.act, action.owner, enforced, packet.offset)
         }
+    }
+}
+
+/// The flow of a datagram among those that this CPU remembers.
+#[inline(always)]
+fn flow(ifindex: u32, packet: &Packet) -> Option<flows::Entry> {
+    match &packet.network {
+        Network::Ipv4(datagram) => flows::Entry::of(ifindex, datagram),
+        Network::Ipv6(datagram, _) => flows::Entry::of(ifindex, datagram),
+        Network::Arp(_) => None,
     }
 }
 

@@ -19,7 +19,9 @@ use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 use mhebpf_ebpf::{
     Iface, Neighbour, Tables as _,
     glance::{self, Head as _, IPV4_FRAME, IPV6_FRAME},
-    packet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, NEXT_HEADER_ICMPV6},
+    packet::{
+        ETHERTYPE_8021AD, ETHERTYPE_8021Q, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, NEXT_HEADER_ICMPV6,
+    },
 };
 
 use self::{
@@ -98,6 +100,7 @@ fn judge_by_protocol<const DIRECTION: u8>(
     match place.ethertype() {
         ETHERTYPE_IPV4 => judge::ipv4_at::<DIRECTION>(skb, iface, place, address),
         ETHERTYPE_IPV6 => judge::ipv6_at::<DIRECTION>(skb, iface, place, address),
+        ETHERTYPE_8021Q | ETHERTYPE_8021AD => judge::behind_tags::<DIRECTION>(skb, iface, address),
         ETHERTYPE_ARP => judge::arp_at::<DIRECTION>(skb, iface, place, address),
         _ => Ruling::PASS,
     }

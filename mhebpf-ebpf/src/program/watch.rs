@@ -6,9 +6,10 @@ use aya_ebpf::{
         bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_skb_load_bytes, bpf_skb_load_bytes_relative,
     },
 };
-use mhebpf_ebpf::{CounterKey, SAMPLED, Sampler};
+use mhebpf_ebpf::{CounterKey, Metadata as _, SAMPLED, Sampler};
 
 use super::{
+    frame::SkbMetadata,
     judge::{EGRESS, INGRESS},
     maps,
     ruling::{Ruling, opaque},
@@ -27,6 +28,7 @@ pub(super) fn begin<const DIRECTION: u8>(
     // Only what this host sends has a socket of its own yet.
     // SAFETY: a valid context.
     sample.socket = if DIRECTION == EGRESS { unsafe { bpf_get_socket_cookie(skb.cast()) } } else { 0 };
+    sample.forwarded = u8::from(DIRECTION == EGRESS && SkbMetadata(skb).has_arrived());
     let offset = ruling.offset() as u32;
     // SAFETY: the kernel passes a valid context, whose fields the verifier knows.
     sample.length = unsafe { (*skb).len }.saturating_sub(offset);

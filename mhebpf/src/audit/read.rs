@@ -39,7 +39,8 @@ pub fn complete(host: Host, selector: &Selector) -> Result<Snapshot> {
     let interfaces = selection.enforced;
     let company = &interfaces | &selection.host.uplinks;
     let uplinks = selection.host;
-    let mut snapshot = Snapshot { host, interfaces, company, uplinks, daemon: daemon_runs(), ..Snapshot::default() };
+    let mut snapshot =
+        Snapshot { host, interfaces, company, uplinks, daemon: daemon_runs(), ..Snapshot::default() };
     snapshot.sysctls = sysctls::read(&snapshot.host, &mut snapshot.unread);
     let mut lookup = RouteLookup::connect()?;
     let mut dumps = Dumps::connect()?;

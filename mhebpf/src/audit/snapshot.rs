@@ -188,7 +188,7 @@ impl<'a> View<'a> {
             To::Beyond => None,
         };
         let ways_to_subnets = snapshot.ways.iter().filter_map(to_subnet).collect();
-        let bound = &snapshot.company - &snapshot.uplinks.downlinks;
+        let bound = &(&snapshot.company | &snapshot.interfaces) - &snapshot.uplinks.downlinks;
         let bindings = Bindings { bound, ..Bindings::default() };
         let ownerships = ownership::of_addresses(&Stacking::of(host), &bindings);
         Self { snapshot, ownerships, domains, configured, ways_to_subnets }

@@ -81,6 +81,9 @@ pub struct Seen {
     pub owners: Vec<String>,
     /// The cookie of the local socket that sent it; 0 where there is none.
     pub socket: u64,
+    /// This host forwarded it.
+    #[serde(default)]
+    pub forwarded: bool,
     /// The length of the packet in bytes, from the network layer's header on.
     pub length: u32,
     /// The first bytes of the packet, from the network layer's header on, in hexadecimal.

@@ -23,7 +23,7 @@ use crate::{
     model::{
         Bindings, Host, LinkKind, Stacking,
         reasons::{self, Claim},
-        steering,
+        steering, uplinks,
     },
     netlink::{Dumper, Events},
 };
@@ -162,7 +162,7 @@ impl Daemon<'_> {
                 .map(|(ifindex, why)| LeftOut {
                     name: host.name_of(*ifindex),
                     ifindex: *ifindex,
-                    why: (*why).to_owned(),
+                    why: uplinks::with_remedy(&host.name_of(*ifindex), why),
                 })
                 .collect(),
             steering,

@@ -8,7 +8,11 @@ use tracing::{info, warn};
 
 use super::Daemon;
 use crate::{
-    model::{Host, Selection, steering::Object},
+    model::{
+        Host, Selection,
+        steering::Object,
+        uplinks::{self, DOWNLINK},
+    },
     steering::Wanted,
 };
 
@@ -89,13 +93,58 @@ impl Daemon<'_> {
         }
     }
 
-    /// Says which interfaces are left out that were not before.
+    /// Says which gateways are used that no table knows any more.
+    pub(super) fn log_remembered(&mut self, host: &Host) {
+        for route in host.remembered.iter().filter(|route| !self.remembered.contains(route)) {
+            for hop in &route.hops {
+                let (name, gateway) = (host.name_of(hop.ifindex), hop.gateway.map(|g| g.to_string()));
+                let gateway = gateway.unwrap_or_default();
+                let family = if route.destination.addr().is_ipv4() { "" } else { "-6 " };
+                warn!(
+                    "the gateway {gateway} of {name} was known only to the table {} of a rule, which is gone; mhebpf goes on \
+                     using it until it ends. To keep it: ip {family}route add default via {gateway} dev {name} metric 4096",
+                    route.table
+                );
+            }
+        }
+        self.remembered.clone_from(&host.remembered);
+    }
+
+    /// Says which interfaces are left out, or judged as a router's, that were not before. What was enforced until now is worth a
+    /// warning: somebody else has changed the routes, or turned forwarding on.
     pub(super) fn log_selection(&mut self, host: &Host, selection: Selection) {
         let before = self.selection.replace(selection);
         let Some(now) = &self.selection else { return };
-        for (ifindex, reason) in &now.left_out {
-            if before.as_ref().is_none_or(|before| !before.left_out.contains_key(ifindex)) {
-                info!("leaving out {}: {reason}", host.name_of(*ifindex));
+        let was_enforced =
+            |ifindex: &u32| before.as_ref().is_some_and(|before| before.enforced.contains(ifindex));
+        for (ifindex, why) in &now.left_out {
+            if before.as_ref().is_none_or(|before| before.left_out.get(ifindex) != Some(why)) {
+                let name = host.name_of(*ifindex);
+                let why = uplinks::with_remedy(&name, why);
+                if was_enforced(ifindex) {
+                    warn!("nothing is enforced on {name} any more: {why}");
+                } else {
+                    info!("leaving out {name}: {why}");
+                }
+            }
+        }
+        if self.settings.binds_downlinks() {
+            return;
+        }
+        let is_new = |ifindex: &&u32| {
+            now.enforced.contains(ifindex)
+                && before.as_ref().is_none_or(|before| !before.host.downlinks.contains(ifindex))
+        };
+        for ifindex in now.host.downlinks.iter().filter(is_new) {
+            let said = format!(
+                "{} is {DOWNLINK}: datagrams with any address of this host pass there, and its addresses are every \
+                 interface's; --downlinks holds it to its own",
+                host.name_of(*ifindex)
+            );
+            if was_enforced(ifindex) {
+                warn!("{said}");
+            } else {
+                info!("{said}");
             }
         }
     }

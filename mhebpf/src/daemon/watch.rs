@@ -237,6 +237,7 @@ fn seen(sample: &Sample, context: &Context<'_>, clock: &Clock) -> Option<Seen> {
     let act = match sample.act {
         act if act == mhebpf_ebpf::Act::Drop as u8 => Act::Drop,
         act if act == mhebpf_ebpf::Act::RewriteSender as u8 => Act::Rewrite,
+        act if act == mhebpf_ebpf::Act::RewriteSource as u8 => Act::Rewrite,
         _ => Act::Redirect,
     };
     let bytes = &sample.bytes[..usize::from(sample.sampled).min(SAMPLED)];
@@ -257,6 +258,7 @@ fn seen(sample: &Sample, context: &Context<'_>, clock: &Clock) -> Option<Seen> {
         judged,
         owners: owners.map(|owner| context.host.name_of(owner)).collect(),
         socket: sample.socket,
+        forwarded: sample.forwarded != 0,
         length: sample.length,
         bytes: to_hex(bytes),
     })

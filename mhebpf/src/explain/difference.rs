@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::explanation::Model;
-use crate::control::protocol::{Hop, Known, OwnedBy, Policy, Read};
+use crate::control::protocol::{Hop, Known, OwnedBy, Read};
 
 /// Something that the maps say otherwise than the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -66,7 +66,7 @@ fn between(model: &Model, maps: &Read, host: &Read) -> Vec<Difference> {
 fn of_interface(name: &str, maps: Option<&Known>, host: Option<&Known>) -> Vec<Difference> {
     type Row = (&'static str, fn(&Known) -> String);
     let rows: [Row; 9] = [
-        ("the policy", |known| policy(&known.policy)),
+        ("the policy", |known| known.policy.to_string()),
         ("the state", |known| if known.up { "up" } else { "down" }.to_owned()),
         ("the own addresses", |known| addresses(&known.addresses)),
         ("the block of own addresses", |known| {
@@ -85,11 +85,6 @@ fn of_interface(name: &str, maps: Option<&Known>, host: Option<&Known>) -> Vec<D
     let rows = rows.into_iter().map(|(what, words)| (what, words(maps), words(host)));
     let differing = rows.filter(|(_, maps, host)| maps != host);
     differing.map(|(what, maps, host)| Difference { of: format!("{what} of {name}"), maps, host }).collect()
-}
-
-fn policy(policy: &Policy) -> String {
-    let Policy { send, receive, announce, unknown, forwarded } = policy;
-    format!("send {send}, receive {receive}, announce {announce}, unknown {unknown}, forwarded {forwarded}")
 }
 
 fn addresses(addresses: &[(IpAddr, Option<u8>)]) -> String {
@@ -151,7 +146,10 @@ mod tests {
             receive: mhebpf_ebpf::Receive::Drop,
             announce: mhebpf_ebpf::Announce::Enforce,
             unknown: mhebpf_ebpf::Unknown::Pass,
+            forwarded: mhebpf_ebpf::Send::Redirect,
             allow: Vec::new(),
+            owns: Vec::new(),
+            binds: true,
         };
         let host = host(links, [address(2, "10.0.0.2/24"), address(3, second)]);
         Model::new(host, BTreeMap::from([(2, policy)]))
@@ -159,9 +157,10 @@ mod tests {
 
     fn asked(source: [u8; 4]) -> Crossing {
         use mhebpf_ebpf::{Datagram, Ipv4, Network, Packet};
-        let datagram = Datagram { source: Ipv4::new(source), destination: Ipv4::new([10, 0, 0, 1]) };
+        let (source, destination) = (Ipv4::new(source), Ipv4::new([10, 0, 0, 1]));
+        let datagram = Datagram { source, destination, protocol: 17 };
         let packet = Packet { group: false, offset: 0, network: Network::Ipv4(datagram) };
-        Crossing::new(Direction::Egress, 2, &packet)
+        Crossing::new(Direction::Egress, 2, &packet, false)
     }
 
     #[test]

@@ -71,8 +71,7 @@ fn datagram(options: &ExplainOptions) -> Result<(Network, IpAddr), UsageError> {
             Network::Ipv4(Datagram { source: source.into(), destination: destination.into(), protocol: 0 })
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let datagram =
-                Datagram { source: source.into(), destination: destination.into(), protocol: 0 };
+            let datagram = Datagram { source: source.into(), destination: destination.into(), protocol: 0 };
             Network::Ipv6(datagram, Discovery::NONE)
         }
         _ => return Err(mixed("--src", source, "--dst", destination)),
@@ -124,8 +123,7 @@ fn discovery(kind: NdpKind, options: &ExplainOptions) -> Result<(Network, IpAddr
         NdpKind::Advertisement => (DiscoveryKind::Advertisement, target, ALL_NODES),
     };
     let (source, destination) = (ipv6(options.src, source)?, ipv6(options.dst, destination)?);
-    let datagram =
-                Datagram { source: source.into(), destination: destination.into(), protocol: 0 };
+    let datagram = Datagram { source: source.into(), destination: destination.into(), protocol: 0 };
     let discovery = Discovery { kind, target: target.into() };
     Ok((Network::Ipv6(datagram, discovery), destination.into()))
 }

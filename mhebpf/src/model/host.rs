@@ -30,6 +30,8 @@ pub struct Host {
     pub local_routes: Vec<LocalRoute>,
     /// Rules of policy routing that lead to a table, in the order in which they are asked.
     pub rules: Vec<Rule>,
+    /// Default routes that only tables of rules had, and that are gone: see [`super::remembered`].
+    pub remembered: Vec<Route>,
 }
 
 /// A network device.
@@ -320,6 +322,12 @@ impl Host {
             _ => MAIN_TABLE,
         }
     }
+}
+
+/// Whether a prefix holds nearly all destinations: a default, a half of one as VPNs have it, or all of global unicast (2000::/3).
+pub fn is_default(prefix: &IpNet) -> bool {
+    let most = if prefix.addr().is_ipv4() { 1 } else { 3 };
+    prefix.prefix_len() <= most
 }
 
 /// Whether an address is IPv6 link-local unicast (RFC 4291 section 2.5.6), and so means something on one link

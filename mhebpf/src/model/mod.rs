@@ -6,13 +6,14 @@ pub mod next_hops;
 pub mod ownership;
 pub mod policy;
 pub mod reasons;
+pub mod remembered;
 pub mod select;
 pub mod stacking;
 pub mod steering;
 pub mod tables;
-pub mod uplinks;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod uplinks;
 
 pub use host::{Address, Framing, Hop, Host, Link, LinkKind, LocalRoute, Metrics, OtherRoute, Route, Rule};
 pub use ownership::Bindings;

@@ -48,6 +48,9 @@ pub fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> NextHops {
             for_each(&routes, &owners, &mut keep);
         }
     }
+    for (owner, route, hop) in remembered(host, owners) {
+        keep(owner, route, hop);
+    }
     next_hops
 }
 
@@ -80,6 +83,16 @@ pub(super) fn by_source<'a>(
         }
     }
     found
+}
+
+/// What is left of such tables that are gone, for where nothing else is known.
+pub(super) fn remembered<'a>(
+    host: &'a Host,
+    owners: &BTreeSet<u32>,
+) -> impl Iterator<Item = (u32, &'a Route, &'a Hop)> {
+    let hops = host.remembered.iter().flat_map(|route| route.hops.iter().map(move |hop| (route, hop)));
+    let hops = hops.filter(|(_, hop)| owners.contains(&hop.ifindex));
+    hops.map(|(route, hop)| (hop.ifindex, route, hop))
 }
 
 /// Calls `offer` with every next hop that an owner has by the routes of one table, sorted by preference: an owner and

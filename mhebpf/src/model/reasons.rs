@@ -51,11 +51,7 @@ pub struct Claims {
 /// The claims of the interfaces `wanted`: what [`super::ownership::of_addresses`] makes owners of, told by interface.
 ///
 /// Takes time that grows with the host and what is found. Loopback addresses are left out: on a wire they are nobody's.
-pub fn of_interfaces(
-    stacking: &Stacking<'_>,
-    bindings: &Bindings,
-    wanted: &BTreeSet<u32>,
-) -> Claims {
+pub fn of_interfaces(stacking: &Stacking<'_>, bindings: &Bindings, wanted: &BTreeSet<u32>) -> Claims {
     let host = stacking.host;
     let mut claims = Claims::default();
     let configured = host.addresses.iter().map(|address| {
@@ -117,7 +113,7 @@ mod tests {
         Host, LinkKind, LocalRoute,
         host::MAIN_DOMAIN,
         ownership,
-        testing::{address, host, link, net, port, stacked},
+        testing::{address, all_bound, host, link, net, port, stacked},
     };
 
     fn example() -> Host {
@@ -146,7 +142,9 @@ mod tests {
     fn every_rule_is_named() {
         let host = example();
         let allowed = BTreeMap::from([(4, vec![net("10.7.0.0/16")])]);
-        let claims = of_interfaces(&Stacking::of(&host), &allowed, &[2, 3, 4, 5].into());
+        let owned = BTreeMap::from([(3, vec![net("10.8.0.0/16")])]);
+        let bindings = Bindings { allowed, owned, ..all_bound(&host) };
+        let claims = of_interfaces(&Stacking::of(&host), &bindings, &[2, 3, 4, 5].into());
         let told = |ifindex| {
             let claims = claims.by_interface.get(&ifindex).map(Vec::as_slice).unwrap_or_default();
             claims.iter().map(|c| (c.rule, c.prefix.to_string(), c.through)).collect::<Vec<_>>()
@@ -157,9 +155,11 @@ mod tests {
                 (Rule::Configured, "10.0.0.2/32".to_owned(), 2),
                 (Rule::Below, "10.0.0.3/32".to_owned(), 3),
                 (Rule::Below, "10.5.0.0/16".to_owned(), 3),
+                (Rule::Below, "10.8.0.0/16".to_owned(), 3),
             ]
         );
         assert_eq!(told(3)[1], (Rule::LocalRoute, "10.5.0.0/16".to_owned(), 3));
+        assert_eq!(told(3)[2], (Rule::Owned, "10.8.0.0/16".to_owned(), 3));
         assert_eq!(told(4)[1], (Rule::Allowed, "10.7.0.0/16".to_owned(), 4));
         assert_eq!(told(5), [(Rule::Below, "10.9.0.9/32".to_owned(), 9)]);
         let host_wide: Vec<_> = claims.host_wide.iter().map(|(_, claim)| claim.prefix.to_string()).collect();
@@ -171,12 +171,12 @@ mod tests {
         let host = example();
         let stacking = Stacking::of(&host);
         let wanted: BTreeSet<u32> = host.links.keys().copied().collect();
-        let claims = of_interfaces(&stacking, &BTreeMap::new(), &wanted);
+        let claims = of_interfaces(&stacking, &all_bound(&host), &wanted);
         let mut told = BTreeSet::new();
         for (ifindex, claims) in &claims.by_interface {
             told.extend(claims.iter().map(|claim| (claim.prefix, *ifindex)));
         }
-        let ownerships = ownership::of_addresses(&stacking, &BTreeMap::new());
+        let ownerships = ownership::of_addresses(&stacking, &all_bound(&host));
         let mut owners = BTreeSet::new();
         for (_, prefix, place) in ownerships.by_prefix() {
             owners.extend(ownerships.distinct()[place].owners.iter().map(|owner| (prefix, *owner)));

@@ -82,109 +82,42 @@ impl Selector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::testing::{address, host, link, port, stacked};
+    use crate::model::{
+        LinkKind,
+        testing::{address, host, link, port},
+    };
 
-    fn veth_to_elsewhere(index: u32) -> Link {
-        Link { link_elsewhere: true, ..link(index, LinkKind::Veth) }
-    }
-
-    fn uplinks(host: &Host) -> Vec<u32> {
-        Selector::Uplinks.select(host).enforced.into_iter().collect()
+    fn matching(pattern: &str) -> Selector {
+        Selector::Matching(vec![Pattern::new(pattern).expect("a pattern")])
     }
 
     #[test]
     fn names_match_by_glob() {
-        let host = host([link(2, LinkKind::Other), link(3, LinkKind::Other), link(30, LinkKind::Other)], []);
-        let selector = Selector::Matching(vec![Pattern::new("eth?").expect("a pattern")]);
-        assert_eq!(selector.select(&host).enforced, BTreeSet::from([2, 3]));
+        let host = host([2, 3, 30].map(|index| link(index, LinkKind::Wire)), []);
+        assert_eq!(matching("eth?").select(&host).enforced, BTreeSet::from([2, 3]));
     }
 
     #[test]
-    fn in_a_container_the_veth_is_the_uplink() {
-        let host = host([link(1, LinkKind::Loopback), veth_to_elsewhere(2), veth_to_elsewhere(3)], []);
-        assert_eq!(uplinks(&host), [2, 3]);
-    }
-
-    #[test]
-    fn in_a_container_that_is_a_node_itself_its_own_containers_are_left_alone() {
-        let bridge_port = Link { master: Some(5), ..veth_to_elsewhere(6) };
-        let links =
-            [veth_to_elsewhere(2), veth_to_elsewhere(3), veth_to_elsewhere(4), link(5, LinkKind::Aggregate)];
-        let addresses = [
-            address(2, "172.18.0.2/16"),
-            address(3, "169.254.1.1/32"),
-            address(3, "fe80::3/64"),
-            address(5, "10.244.0.1/24"),
-        ];
-        let host = host(links.into_iter().chain([bridge_port]), addresses);
-        assert_eq!(uplinks(&host), [2]);
-    }
-
-    #[test]
-    fn on_a_container_node_the_veths_and_their_bridge_are_left_alone() {
-        let mut port = veth_to_elsewhere(5);
-        port.master = Some(4);
-        let host = host(
-            [
-                link(1, LinkKind::Loopback),
-                link(2, LinkKind::Other),
-                veth_to_elsewhere(3),
-                link(4, LinkKind::Aggregate),
-                port,
-            ],
-            [],
-        );
-        assert_eq!(uplinks(&host), [2]);
-        let left_out = Selector::Uplinks.select(&host).left_out;
-        assert_eq!(left_out[&3], CONTAINER);
-        assert_eq!(left_out[&4], INSIDE_BRIDGE);
-        assert_eq!(left_out[&5], PORT);
-    }
-
-    #[test]
-    fn tunnels_virtual_routers_and_vrfs_are_no_uplinks() {
-        let bare = Link { framing: Framing::Bare, ..link(3, LinkKind::Tunnel) };
-        let virtual_router = Link { mac: Some([0, 0, 0x5e, 0, 1, 51]), ..stacked(5, 2) };
-        let in_vrf = port(8, 7);
+    fn names_take_what_is_no_uplink_as_well_but_not_what_has_no_wire() {
         let links = [
-            link(2, LinkKind::Other),
-            bare,
-            link(4, LinkKind::Tunnel),
-            virtual_router,
-            stacked(6, 2),
+            link(1, LinkKind::Loopback),
+            link(2, LinkKind::Wire),
+            link(3, LinkKind::Tunnel),
+            port(4, 7),
             link(7, LinkKind::Vrf { table: 10 }),
-            in_vrf,
         ];
-        let host = host(links, []);
-        assert_eq!(uplinks(&host), [2, 6, 8]);
-        let left_out = Selector::Uplinks.select(&host).left_out;
-        assert_eq!([3, 4, 5, 7].map(|index| left_out[&index]), [TUNNEL, TUNNEL, VIRTUAL_ROUTER, VRF]);
-        let all = Selector::Matching(vec![Pattern::new("*").expect("a pattern")]);
-        assert_eq!(all.select(&host).left_out, BTreeMap::from([(7, VRF)]));
+        let selection = matching("*").select(&host(links, []));
+        assert_eq!(selection.enforced, BTreeSet::from([2, 3, 4]));
+        assert_eq!(selection.left_out.keys().copied().collect::<Vec<_>>(), [1, 7]);
     }
 
     #[test]
-    fn a_bond_is_an_uplink_and_its_ports_are_not() {
-        let mut port = link(2, LinkKind::Other);
-        port.master = Some(9);
-        let host = host([port, link(9, LinkKind::Aggregate)], []);
-        assert_eq!(uplinks(&host), [9]);
-    }
-
-    #[test]
-    fn shared_subnets_are_found() {
-        let host = host(
-            [link(2, LinkKind::Other), link(3, LinkKind::Other), link(4, LinkKind::Other)],
-            [
-                address(2, "192.168.0.100/21"),
-                address(3, "192.168.0.101/21"),
-                address(4, "10.0.0.1/8"),
-                address(3, "fe80::3/64"),
-                address(4, "fe80::4/64"),
-            ],
-        );
-        let shared = shared_subnets(&host);
-        assert_eq!(shared.len(), 1);
-        assert_eq!(shared.values().next(), Some(&BTreeSet::from([2, 3])));
+    fn downlinks_are_taken_where_they_are_asked_for() {
+        let mut links = [2, 3].map(|index| link(index, LinkKind::Wire));
+        links.iter_mut().for_each(|link| link.forwards = true);
+        let host = host(links, [address(2, "10.0.0.2/24"), address(3, "10.0.1.3/24")]);
+        let selected = |downlinks| Selector::Uplinks { downlinks }.select(&host);
+        assert_eq!(selected(false).enforced, BTreeSet::new());
+        assert_eq!((selected(true).enforced, selected(true).left_out), ([2, 3].into(), BTreeMap::new()));
     }
 }

@@ -12,6 +12,17 @@ pub struct Stacking<'a> {
     below: BTreeMap<u32, Vec<u32>>,
 }
 
+/// An interface that the frames of a macvlan or macvtap cross.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carrier {
+    /// The interface.
+    pub carrier: u32,
+    /// The hardware address that the frames have there.
+    pub mac: [u8; 6],
+    /// The macvlan or macvtap.
+    pub of: u32,
+}
+
 impl<'a> Stacking<'a> {
     /// Works it out for all links of a host.
     pub fn of(host: &'a Host) -> Self {
@@ -41,12 +52,13 @@ impl<'a> Stacking<'a> {
         self.ports.get(&ifindex).map_or(&[], Vec::as_slice)
     }
 
-    /// The interfaces that the frames of macvlans and macvtaps cross, each with the hardware address that they have there.
-    pub fn carriers(&self) -> BTreeSet<(u32, [u8; 6])> {
-        let mut carriers = BTreeSet::new();
+    /// The interfaces that the frames of macvlans and macvtaps cross.
+    pub fn carriers(&self) -> Vec<Carrier> {
+        let mut carriers = Vec::new();
         for link in self.host.links.values().filter(|link| link.kind == LinkKind::Macvlan) {
             let (Some(lower), Some(mac)) = (link.link, link.mac) else { continue };
-            carriers.extend([lower].iter().chain(self.below(lower)).map(|carrier| (*carrier, mac)));
+            let crossed = [lower].into_iter().chain(self.below(lower).iter().copied());
+            carriers.extend(crossed.map(|carrier| Carrier { carrier, mac, of: link.index }));
         }
         carriers
     }
@@ -113,21 +125,21 @@ mod tests {
         let stacking = Stacking::of(&host);
         let crossing: Vec<u32> = (3..8).filter(|ifindex| stacking.below(*ifindex) == [2]).collect();
         assert_eq!(crossing, [4, 7]);
-        assert_eq!(stacking.carriers(), BTreeSet::from([(2, [2, 0, 0, 0, 0, 5])]));
+        assert_eq!(stacking.carriers(), [Carrier { carrier: 2, mac: [2, 0, 0, 0, 0, 5], of: 5 }]);
     }
 
     #[test]
     fn the_ends_of_a_pair_do_not_lie_on_one_another() {
         let end = |index, peer| Link { link: Some(peer), ..link(index, LinkKind::Other) };
         let host = host([end(2, 3), end(3, 2)], []);
-        assert_eq!(Stacking::of(&host).below(2), []);
+        assert!(Stacking::of(&host).below(2).is_empty());
     }
 
     #[test]
     fn the_frames_of_a_macvlan_on_a_bond_cross_its_ports() {
         let on_top = Link { link: Some(9), ..link(10, LinkKind::Macvlan) };
         let host = host([port(2, 9), port(3, 9), link(9, LinkKind::Bond), on_top], []);
-        let carriers: Vec<u32> = Stacking::of(&host).carriers().into_iter().map(|(carrier, _)| carrier).collect();
-        assert_eq!(carriers, [2, 3, 9]);
+        let carriers: Vec<u32> = Stacking::of(&host).carriers().iter().map(|each| each.carrier).collect();
+        assert_eq!(carriers, [9, 2, 3]);
     }
 }

@@ -27,7 +27,7 @@ use super::{
     next_hops::{self, NextHop},
     ownership::{self, Bindings, Ownership},
     policy::Policy,
-    stacking::Stacking,
+    stacking::{Carrier, Stacking},
 };
 
 /// The contents of the BPF maps.
@@ -70,10 +70,15 @@ impl Tables {
             }
             tables.ifaces.insert(link.index, iface);
         }
-        for (carrier, mac) in stacking.carriers() {
+        for Carrier { carrier, mac, of } in stacking.carriers() {
+            let is_bound = bindings.bound.contains(&of);
             if let Some(iface) = tables.ifaces.get_mut(&carrier) {
                 iface.flags |= Iface::CARRIES;
-                tables.further_owners.insert(FurtherOwnerKey::carrier(Mac::new(mac), carrier));
+                let mac = Mac::new(mac);
+                tables.further_owners.insert(FurtherOwnerKey::carrier(mac, carrier));
+                if is_bound {
+                    tables.further_owners.insert(FurtherOwnerKey::carrier_both_ways(mac, carrier));
+                }
             }
         }
         tables.fill_inline_addresses(&stacking, &bindings);

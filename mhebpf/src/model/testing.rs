@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Address, Framing, Host, Link, LinkKind, host::prefix};
+use super::{Address, Bindings, Framing, Host, Link, LinkKind, host::prefix};
 
 pub(crate) fn link(index: u32, kind: LinkKind) -> Link {
     Link {
@@ -40,7 +40,19 @@ pub(crate) fn port(index: u32, master: u32) -> Link {
 pub(crate) fn address(ifindex: u32, text: &str) -> Address {
     let with_length: IpNet = text.parse().expect("an address with a prefix length");
     let local = with_length.addr();
-    Address { ifindex, local, subnet: prefix(local, with_length.prefix_len()), tentative: false, host_scope: false }
+    Address {
+        ifindex,
+        local,
+        subnet: prefix(local, with_length.prefix_len()),
+        tentative: false,
+        host_scope: false,
+    }
+}
+
+/// Every interface keeps its addresses, but those without a wire.
+pub(crate) fn all_bound(host: &Host) -> Bindings {
+    let with_wire = host.links.values().filter(|link| !link.kind.is_without_wire());
+    Bindings { bound: with_wire.map(|link| link.index).collect(), ..Bindings::default() }
 }
 
 pub(crate) fn net(text: &str) -> IpNet {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use ipnet::IpNet;
 
 use super::{
-    host::{Framing, Host, Link, LinkKind, Route, is_link_local},
+    host::{Framing, Host, Link, LinkKind, is_default, is_link_local},
     stacking::Stacking,
 };
 
@@ -28,8 +28,7 @@ const WITHOUT_SUBNET: &str = "it has neither a subnet nor a gateway of its own";
 const INSIDE: &str = "the device that it lies on is no uplink";
 const UNKNOWN: &str = "mhebpf does not know this kind of device, and no default route leads through it";
 /// Why a device is no uplink: what is behind it this host is the router of.
-pub const DOWNLINK: &str =
-    "a downlink: this host forwards there, and no gateway is known through it, so it is that network's router";
+pub const DOWNLINK: &str = "a downlink: this host forwards there, and no gateway is known through it, so it is that network's router";
 
 /// The hardware addresses of VRRP virtual routers, for IPv4 and for IPv6 (RFC 5798 section 7.3).
 const VIRTUAL_ROUTER_MACS: [[u8; 5]; 2] = [[0x00, 0x00, 0x5e, 0x00, 0x01], [0x00, 0x00, 0x5e, 0x00, 0x02]];
@@ -83,6 +82,15 @@ pub fn not_enforceable(link: &Link) -> Option<&'static str> {
     }
 }
 
+/// Why a device is left out, and how it is taken all the same.
+pub fn with_remedy(name: &str, why: &str) -> String {
+    match why {
+        WITHOUT_WIRE | VRF | UNKNOWN_FRAMING => why.to_owned(),
+        DOWNLINK => format!("{why}; --downlinks holds it to its own addresses all the same"),
+        _ => format!("{why}; --interface {name} takes it all the same"),
+    }
+}
+
 /// The ways out of a host, as its links and routes show them.
 struct Ways<'a> {
     host: &'a Host,
@@ -129,6 +137,8 @@ impl<'a> Ways<'a> {
 
     fn read_routes(&mut self) {
         let by_source = self.host.tables_by_source();
+        self.with_gateway
+            .extend(self.host.remembered.iter().flat_map(|route| &route.hops).map(|hop| hop.ifindex));
         let mut own_tables: HashMap<u32, u32> = HashMap::new();
         for route in &self.host.routes {
             for hop in &route.hops {
@@ -136,7 +146,7 @@ impl<'a> Ways<'a> {
                     .entry(hop.ifindex)
                     .or_insert_with(|| self.host.table_of(self.host.domain_of(hop.ifindex)));
                 let is_own = route.table == own_table;
-                if is_default(route) {
+                if is_default(&route.destination) {
                     self.with_default_by_rule.insert(hop.ifindex);
                     if is_own {
                         self.with_default.insert(hop.ifindex);
@@ -196,8 +206,9 @@ impl<'a> Ways<'a> {
         if depth > self.host.links.len() {
             return false;
         }
-        let faces_outward =
-            |other: &u32| self.host.links.get(other).is_some_and(|other| self.faces_outward(other, depth + 1));
+        let faces_outward = |other: &u32| {
+            self.host.links.get(other).is_some_and(|other| self.faces_outward(other, depth + 1))
+        };
         match link.kind {
             LinkKind::Wire | LinkKind::Bond => true,
             LinkKind::Bridge => self.stacking.ports(link.index).iter().any(faces_outward),
@@ -272,12 +283,6 @@ impl<'a> Ways<'a> {
         });
         addressed.chain(routed).collect()
     }
-}
-
-/// Whether a route is for nearly all destinations: a default, a half of one as VPNs have it, or all of global unicast (2000::/3).
-fn is_default(route: &Route) -> bool {
-    let most = if route.destination.addr().is_ipv4() { 1 } else { 3 };
-    route.destination.prefix_len() <= most
 }
 
 fn is_virtual_router(link: &Link) -> bool {

@@ -36,6 +36,7 @@ struct Line<'a> {
     redirected_to: Option<&'a str>,
     judged: Option<IpAddr>,
     owners: &'a [String],
+    forwarded: bool,
     length: u32,
     packet: Packet,
     process: Option<Process>,
@@ -60,6 +61,7 @@ pub(super) fn text(seen: &Seen, packet: &Packet, process: Option<&Process>, colo
         [] => String::new(),
         owners => format!(", {} is of {}", judged(seen), owners.join(" or ")),
     };
+    let way = if seen.forwarded { "fwd" } else { way };
     let by = process.map_or_else(String::new, |process| format!(" by {} ({})", process.name, process.pid));
     format!(
         "{} {:<3} {} {}: {} ({}{owners}){by}\n",
@@ -87,7 +89,8 @@ fn done(seen: &Seen) -> (Style, String) {
 pub(crate) fn flow(seen: &Seen) -> String {
     let Seen { interface, direction, reason, .. } = seen;
     let (_, done) = done(seen);
-    format!("{interface} {direction} {}: {done} ({reason})", Packet::of(seen).flow())
+    let forwarded = if seen.forwarded { ", forwarded" } else { "" };
+    format!("{interface} {direction}{forwarded} {}: {done} ({reason})", Packet::of(seen).flow())
 }
 
 fn judged(seen: &Seen) -> String {
@@ -108,6 +111,7 @@ pub(super) fn json(seen: &Seen, packet: Packet, process: Option<Process>) -> Res
         redirected_to: seen.redirected_to.as_deref(),
         judged: seen.judged,
         owners: &seen.owners,
+        forwarded: seen.forwarded,
         length: seen.length,
         packet,
         process,
@@ -186,6 +190,7 @@ mod tests {
             judged: Some([192, 168, 0, 101].into()),
             owners: vec!["eth1".to_owned()],
             socket: 7,
+            forwarded: false,
             length: 29,
             bytes: to_hex(&bytes),
         }

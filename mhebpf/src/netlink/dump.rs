@@ -17,6 +17,7 @@ use super::{parse, request::Requests, routes::PlacedRoute, rules};
 use crate::model::{
     Address, Host, Link, LinkKind,
     host::{MAIN_DOMAIN, MAIN_TABLE},
+    remembered::remember,
     steering::interface_of,
 };
 
@@ -101,6 +102,7 @@ impl Dumper {
             add_missing(&mut host.local_routes, &self.last.local_routes);
             add_missing(&mut host.rules, &self.last.rules);
         }
+        remember(&mut host, &self.last);
         self.last = Rc::new(host);
         Ok(Snapshot { host: Rc::clone(&self.last), placed, exact })
     }
@@ -151,7 +153,10 @@ impl Dumper {
         let request = RouteNetlinkMessage::GetRule(request);
         let dumped = self.dump("rules", ATTEMPTS, &request, |payload| {
             let message = RuleMessage::parse(payload)?;
-            Ok(Some(message).filter(|message| message.header.family == family).as_ref().and_then(rules::leading))
+            Ok(Some(message)
+                .filter(|message| message.header.family == family)
+                .as_ref()
+                .and_then(rules::leading))
         });
         match dumped {
             // A kernel without this family (`ipv6.disable=1`) has no rules for it.

@@ -79,7 +79,8 @@ fn sysctls(families: &[AfSpecUnspec], everywhere: Everywhere, link: &mut Link) {
                     // `IN_DEV_ORCONF` and `IN_DEV_MAXCONF` of linux/inetdevice.h.
                     link.route_localnet = everywhere.route_localnet.max(own.route_localnet) > 0;
                     link.forwards = own.forwarding > 0;
-                    link.arp_ignore = everywhere.arp_ignore.max(u8::try_from(own.arp_ignore).unwrap_or_default());
+                    link.arp_ignore =
+                        everywhere.arp_ignore.max(u8::try_from(own.arp_ignore).unwrap_or_default());
                     link.strict_reverse_path = everywhere.rp_filter.max(own.rp_filter) == 1;
                 }
             }

@@ -324,4 +324,26 @@ mod tests {
         assert!(!placed.is_ours());
         assert_eq!(placed.describe(), "from all lookup 100 priority 28008 protocol 0");
     }
+
+    #[test]
+    fn what_a_rule_selects_by_is_told_apart() {
+        let read = |attributes: Vec<RuleAttribute>| {
+            let mut message = RuleMessage::default();
+            message.header.family = AddressFamily::Inet;
+            message.header.action = RuleAction::ToTable;
+            message.header.src_len = 32;
+            message.attributes = attributes;
+            message.attributes.extend([RuleAttribute::Table(101), RuleAttribute::Priority(7)]);
+            leading(&message).expect("it leads to a table")
+        };
+        let from = || RuleAttribute::Source("10.2.0.5".parse().expect("an address"));
+        let plain = read(vec![from(), RuleAttribute::Iifname("lo".to_owned())]);
+        assert_eq!((plain.source, plain.table, plain.priority), (Some(net("10.2.0.5/32")), 101, 7));
+        assert!(plain.is_for_sources());
+        let unmarked = read(vec![from(), RuleAttribute::FwMark(0), RuleAttribute::FwMask(u32::MAX)]);
+        assert!(unmarked.is_for_sources() && unmarked.mark == Some((0, u32::MAX)));
+        assert!(!read(vec![from(), RuleAttribute::FwMark(1)]).is_for_sources());
+        assert!(!read(vec![from(), RuleAttribute::Oifname("eth0".to_owned())]).is_for_sources());
+        assert!(!read(vec![]).is_for_sources());
+    }
 }

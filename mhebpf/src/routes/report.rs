@@ -123,7 +123,10 @@ mod tests {
             receive: Receive::Drop,
             announce: Announce::Enforce,
             unknown: Unknown::Pass,
+            forwarded: Send::Redirect,
             allow: Vec::new(),
+            owns: Vec::new(),
+            binds: true,
         };
         let policies = BTreeMap::from([(2, policy.clone()), (3, policy)]);
         let steering = Steering::new(&host, &policies);

@@ -106,10 +106,7 @@ fn of_interface(interface: &Interface, colours: Colours) -> String {
             place("ingress", interface.ingress_chain)
         ),
     });
-    line(&format!(
-        "send {}, receive {}, announce {}, unknown {}, forwarded {}",
-        policy.send, policy.receive, policy.announce, policy.unknown, policy.forwarded
-    ));
+    line(&policy.to_string());
     if let Some(steering) = &interface.steering {
         let sources = match steering.sources.as_slice() {
             [] => "no source".to_owned(),

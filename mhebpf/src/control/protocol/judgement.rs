@@ -262,7 +262,8 @@ mod tests {
     fn a_packet_is_read_back_from_the_wire() {
         for packet in packets() {
             for direction in [shared::Direction::Egress, shared::Direction::Ingress] {
-                let wire = serde_json::to_string(&Crossing::new(direction, 7, &packet, true)).unwrap_or_default();
+                let wire =
+                    serde_json::to_string(&Crossing::new(direction, 7, &packet, true)).unwrap_or_default();
                 let crossing: Crossing = serde_json::from_str(&wire).expect("what was written");
                 assert_eq!((crossing.packet(), crossing.way()), (Some(packet), direction), "{wire}");
             }

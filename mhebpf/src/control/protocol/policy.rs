@@ -1,5 +1,7 @@
 //! What is enforced, in the words of the configuration file.
 
+use std::fmt;
+
 use mhebpf_ebpf::{Announce, Iface, Receive, Send, Unknown};
 
 use super::Policy;
@@ -30,6 +32,15 @@ impl Policy {
         let [send, receive, announce, unknown, forwarded] =
             [send, receive, announce, unknown, forwarded].map(str::to_owned);
         Self { send, receive, announce, unknown, forwarded }
+    }
+}
+
+impl fmt::Display for Policy {
+    /// What is forwarded is named where it is not judged as what is sent.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { send, receive, announce, unknown, forwarded } = self;
+        write!(f, "send {send}, receive {receive}, announce {announce}, unknown {unknown}")?;
+        if forwarded == send { Ok(()) } else { write!(f, ", forwarded {forwarded}") }
     }
 }
 
@@ -98,8 +109,7 @@ mod tests {
             let (send, receive) = (sends[n], receives[n]);
             let (announce, unknown, forwarded) = (announces[n], unknowns[n], sends[3 - n]);
             let (allow, owns, binds) = (Vec::new(), Vec::new(), true);
-            let policy =
-                model::Policy { send, receive, announce, unknown, forwarded, allow, owns, binds };
+            let policy = model::Policy { send, receive, announce, unknown, forwarded, allow, owns, binds };
             assert_eq!(model::Policy::try_from(&Policy::from(&policy)), Ok(policy));
         }
     }

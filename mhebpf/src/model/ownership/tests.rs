@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::of_addresses;
+use super::{Bindings, of_addresses};
 use crate::model::{
     Address, Host, Link, LinkKind, LocalRoute,
     host::MAIN_DOMAIN,
     stacking::Stacking,
-    testing::{address, host, ip, link, net, port, stacked},
+    testing::{address, all_bound, host, ip, link, net, port, stacked},
 };
 
 /// Who owns an address.
@@ -35,12 +35,24 @@ struct Case {
     local_routes: &'static [(u32, &'static str, u32)],
     /// Each an interface and a prefix.
     allow: &'static [(u32, &'static str)],
+    /// Each an interface and a prefix.
+    owns: &'static [(u32, &'static str)],
+    /// Interfaces whose addresses are everyone's.
+    unbound: &'static [u32],
     /// Each a domain, an address, and whose it is there.
     owners: &'static [(u32, &'static str, Whose)],
 }
 
-const NONE: Case =
-    Case { name: "", links: Vec::new(), addresses: &[], local_routes: &[], allow: &[], owners: &[] };
+const NONE: Case = Case {
+    name: "",
+    links: Vec::new(),
+    addresses: &[],
+    local_routes: &[],
+    allow: &[],
+    owns: &[],
+    unbound: &[],
+    owners: &[],
+};
 
 /// The index of the loopback device.
 const LO: u32 = 1;
@@ -98,8 +110,8 @@ fn cases() -> Vec<Case> {
             ..NONE
         },
         Case {
-            name: "a VLAN, a macvlan and an ipvlan are stacked on their lower device",
-            links: vec![wire(2), stacked(10, 2), stacked(11, 10)],
+            name: "packets of an ipvlan, and of what nobody knows, cross their lower device as they are",
+            links: vec![wire(2), Link { kind: LinkKind::Other, ..stacked(10, 2) }, stacked(11, 10)],
             addresses: &[(10, "10.0.10.1/24"), (11, "2001:db8:11::1/64"), (2, "10.0.0.1/24")],
             owners: &[
                 (0, "10.0.10.1", Owned(&[10, 2])),
@@ -118,8 +130,8 @@ fn cases() -> Vec<Case> {
         Case {
             name: "the peer of a veth is not below it",
             links: vec![
-                Link { link: Some(3), ..link(2, LinkKind::Veth) },
-                Link { link: Some(2), ..link(3, LinkKind::Veth) },
+                Link { link: Some(3), ..link(2, LinkKind::Other) },
+                Link { link: Some(2), ..link(3, LinkKind::Other) },
             ],
             addresses: &[(2, "10.0.0.1/24")],
             owners: &[(0, "10.0.0.1", Owned(&[2]))],
@@ -127,7 +139,7 @@ fn cases() -> Vec<Case> {
         },
         Case {
             name: "a container's veth, whose peer is elsewhere, is stacked on nothing",
-            links: vec![wire(2), Link { link_elsewhere: true, ..link(3, LinkKind::Veth) }],
+            links: vec![wire(2), Link { link_elsewhere: true, ..link(3, LinkKind::Other) }],
             addresses: &[(3, "169.254.1.1/32")],
             owners: &[(0, "169.254.1.1", Owned(&[3]))],
             ..NONE
@@ -205,7 +217,7 @@ fn cases() -> Vec<Case> {
             ..NONE
         },
         Case {
-            name: "a macvlan in a VRF is known on its lower device outside it",
+            name: "an ipvlan in a VRF is known on its lower device outside it",
             links: vec![wire(2), Link { master: Some(RED), ..stacked(10, 2) }, vrf(RED)],
             addresses: &[(10, "10.0.0.1/24")],
             owners: &[(RED, "10.0.0.1", Owned(&[10])), (MAIN_DOMAIN, "10.0.0.1", Owned(&[2]))],
@@ -279,6 +291,53 @@ fn cases() -> Vec<Case> {
             ..NONE
         },
         Case {
+            name: "a lower device is no owner of what is in a VLAN on it, nor of what has a macvlan's hardware address",
+            links: vec![
+                wire(2),
+                Link { kind: LinkKind::Vlan { id: 5 }, ..stacked(10, 2) },
+                Link { kind: LinkKind::Macvlan, ..stacked(11, 2) },
+                Link { kind: LinkKind::Vlan { id: 0 }, ..stacked(12, 2) },
+            ],
+            addresses: &[(10, "10.0.10.1/24"), (11, "10.0.11.1/24"), (12, "10.0.12.1/24")],
+            owners: &[
+                (0, "10.0.10.1", Owned(&[10])),
+                (0, "10.0.11.1", Owned(&[11])),
+                (0, "10.0.12.1", Owned(&[12, 2])),
+            ],
+            ..NONE
+        },
+        Case {
+            name: "what is on devices that are not bound is everyone's, but for link-local addresses",
+            links: vec![wire(2), link(3, LinkKind::Bridge), port(4, RED), vrf(RED)],
+            addresses: &[(3, "172.17.0.1/16"), (3, "fe80::3/64"), (4, "10.0.0.4/24"), (RED, "10.0.0.9/32")],
+            local_routes: &[(0, "10.5.0.0/16", 3)],
+            unbound: &[3, 4],
+            owners: &[
+                (0, "172.17.0.1", HostWide),
+                (0, "fe80::3", Owned(&[3])),
+                (0, "10.5.0.1", HostWide),
+                (RED, "10.0.0.4", HostWide),
+                (0, "10.0.0.4", Foreign),
+                (RED, "10.0.0.9", Owned(&[4, RED])),
+            ],
+            ..NONE
+        },
+        Case {
+            name: "an interface owns what the configuration says that it does, and what is below owns it too",
+            links: vec![wire(2), wire(3), stacked(10, 3)],
+            addresses: &[(2, "10.0.0.2/24")],
+            owns: &[(10, "10.0.0.0/24"), (3, "2001:db8::/64")],
+            allow: &[(2, "10.0.0.7/32")],
+            owners: &[
+                (0, "10.0.0.2", Owned(&[2, 10, 3])),
+                (0, "10.0.0.9", Owned(&[10, 3])),
+                (0, "10.0.0.7", Owned(&[10, 3, 2])),
+                (0, "2001:db8::1", Owned(&[3])),
+                (0, "10.0.1.1", Foreign),
+            ],
+            ..NONE
+        },
+        Case {
             name: "what is allowed around a local route is an owner of it, and makes nothing else local",
             links: vec![wire(2), wire(3), wire(4)],
             local_routes: &[(0, "10.5.0.0/16", 2)],
@@ -313,7 +372,13 @@ fn each_address_belongs_to_those_whom_the_table_names() {
             allowed.entry(*ifindex).or_default().push(net(prefix));
         }
         let host = build(&case);
-        let ownerships = of_addresses(&Stacking::of(&host), &allowed);
+        let mut owned: BTreeMap<u32, Vec<_>> = BTreeMap::new();
+        for (ifindex, prefix) in case.owns {
+            owned.entry(*ifindex).or_default().push(net(prefix));
+        }
+        let mut bindings = Bindings { allowed, owned, ..all_bound(&host) };
+        bindings.bound.retain(|ifindex| !case.unbound.contains(ifindex));
+        let ownerships = of_addresses(&Stacking::of(&host), &bindings);
         for (domain, address, expected) in case.owners {
             let found = ownerships.of_address(*domain, ip(address)).cloned().unwrap_or_default();
             let whose = match expected {

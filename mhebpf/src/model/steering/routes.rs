@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::{MOST_ROUTES, SteeringRoute, Way, Why, takes_routes};
 use crate::model::{
-    host::{Hop, Host, MAIN_DOMAIN, MAIN_TABLE, Metrics, Route, is_link_local, prefix},
+    host::{Hop, Host, MAIN_DOMAIN, MAIN_TABLE, Metrics, Route, is_default, is_link_local, prefix},
     next_hops,
 };
 
@@ -18,6 +18,10 @@ type Routes = Result<BTreeMap<IpNet, SteeringRoute>, Why>;
 
 /// The next hops of one owner by prefix: the route that gives it, and the hop.
 type OwnNextHops<'a> = BTreeMap<IpNet, (&'a Route, &'a Hop)>;
+
+/// How many throws for prefixes that are reached through other interfaces all tables may have together. With more of them only
+/// those for subnets are there, or none.
+const MOST_THROWS: usize = 4_000;
 
 /// What the table main says of a prefix.
 #[derive(Clone, Copy)]
@@ -35,6 +39,16 @@ enum InMain<'a> {
 }
 
 impl InMain<'_> {
+    /// Whether it leads through a gateway.
+    fn has_gateway(&self) -> bool {
+        matches!(self, Self::Best { route, .. } if route.hops.iter().any(|hop| hop.gateway.is_some()))
+    }
+
+    /// Whether it leads through other interfaces than this.
+    fn is_elsewhere(&self, owner: u32) -> bool {
+        matches!(self, Self::Best { route, .. } if route.hops.iter().all(|hop| hop.ifindex != owner))
+    }
+
     /// Whether the kernel's own route stands for packets of an owner.
     fn stands_for(self, owner: u32) -> bool {
         match self {
@@ -54,7 +68,9 @@ impl InMain<'_> {
 ///
 /// Every prefix of the table main is in the table of an owner: with the next hop that [`next_hops`] give it there if main
 /// leads through an enforced interface, and as a throw otherwise, so that packets through tunnels, to containers and
-/// into black holes go on to main. A prefix without any next hop is not in it. What a shorter prefix of the table says
+/// into black holes go on to main. So do those to a prefix for which only other interfaces have a next hop: a source that the
+/// host's address translation will replace was chosen before (a service's address that is translated in the hook OUTPUT), and
+/// the programs see to the others. A prefix without any next hop is not in it. What a shorter prefix of the table says
 /// anyway is left out.
 pub(super) fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> BTreeMap<u32, Routes> {
     let owners: BTreeSet<u32> = owners.iter().copied().filter(|owner| takes_routes(host, *owner)).collect();
@@ -64,11 +80,12 @@ pub(super) fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> BTreeMap<u32, Ro
     let main = table_main(host, &routes, &owners);
     let mut offered = by_source;
     next_hops::for_each(&routes, &owners, |owner, route, hop| offered.push((owner, route, hop)));
+    offered.extend(next_hops::remembered(host, &owners));
     let mut next_hops: HashMap<u32, OwnNextHops<'_>> = HashMap::new();
     for (owner, route, hop) in offered {
         next_hops.entry(owner).or_default().entry(route.destination).or_insert((route, hop));
     }
-    let exceptions = exceptions(&main);
+    let exceptions = exceptions(&main, &owners);
     let local: HashSet<IpAddr> = host.addresses.iter().map(|address| address.local).collect();
     let table = |owner: &u32| {
         let next_hops = next_hops.remove(owner).unwrap_or_default();
@@ -78,16 +95,24 @@ pub(super) fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> BTreeMap<u32, Ro
 }
 
 /// Prefixes that an owner's table may have to name though the owner has no next hop of its own there, in order: those for
-/// which the kernel's route stands for some, and those inside them. What is left is as the next hops are: so the work for
-/// many interfaces grows with what each of them has.
-fn exceptions(main: &BTreeMap<IpNet, InMain<'_>>) -> Vec<IpNet> {
+/// which the kernel's route stands for some, those that are reached through other interfaces, and those inside them. What is
+/// left is as the next hops are: so the work for many interfaces grows with what each of them has.
+fn exceptions(main: &BTreeMap<IpNet, InMain<'_>>, owners: &BTreeSet<u32>) -> Vec<IpNet> {
+    let is_room_for = |prefixes: usize| prefixes.saturating_mul(owners.len()) <= MOST_THROWS;
+    let through_gateways = main.values().filter(|in_main| in_main.has_gateway()).count();
+    let (names_all, names_subnets) = (is_room_for(main.len()), is_room_for(main.len() - through_gateways));
     let mut around: Vec<IpNet> = Vec::new();
     let mut exceptions = Vec::new();
     for (prefix, in_main) in main {
         while around.last().is_some_and(|outer| !outer.contains(prefix)) {
             around.pop();
         }
-        let stands = !matches!(in_main, InMain::Best { enforced: true, .. });
+        let stands = match in_main {
+            InMain::Best { enforced: true, .. } => {
+                !is_default(prefix) && (names_all || (names_subnets && !in_main.has_gateway()))
+            }
+            _ => true,
+        };
         if stands || !around.is_empty() {
             exceptions.push(*prefix);
             around.push(*prefix);
@@ -172,7 +197,8 @@ impl<'a> Table<'a> {
                 around.pop();
             }
             let (outer_hop, outer) = around.last().map_or((None, None), |o| (o.next_hop, o.says.as_ref()));
-            let next_hop = self.next_hops.get(prefix).copied().or(outer_hop);
+            let is_elsewhere = !is_default(prefix) && in_main.is_elsewhere(self.owner);
+            let next_hop = self.next_hops.get(prefix).copied().or(outer_hop.filter(|_| !is_elsewhere));
             let next_hop_counts = next_hop.filter(|_| !in_main.stands_for(self.owner));
             let way = next_hop_counts.and_then(|(route, hop)| self.way(route, hop));
             let wanted = way.map_or(SteeringRoute::Throw, SteeringRoute::Through);

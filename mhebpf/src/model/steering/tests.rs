@@ -19,7 +19,10 @@ fn policies(enforced: impl IntoIterator<Item = u32>) -> BTreeMap<u32, Policy> {
         receive: Receive::Drop,
         announce: Announce::Enforce,
         unknown: Unknown::Pass,
+        forwarded: Send::Redirect,
         allow: Vec::new(),
+        owns: Vec::new(),
+        binds: true,
     };
     enforced.into_iter().map(|ifindex| (ifindex, policy.clone())).collect()
 }
@@ -265,7 +268,13 @@ fn ten_thousand_addresses_take_a_moment() {
     // Every other one is of another interface, so no two share a rule.
     let addresses = (0..10_000_u32).map(|n| {
         let local = Ipv4Addr::from(0x0a00_0000 + n);
-        Address { ifindex: 2 + n % 2, local: local.into(), subnet: net("10.0.0.0/8"), tentative: false }
+        Address {
+            ifindex: 2 + n % 2,
+            local: local.into(),
+            subnet: net("10.0.0.0/8"),
+            tentative: false,
+            host_scope: false,
+        }
     });
     let mut host = host(links(3), addresses);
     host.routes = vec![route("10.0.0.0/8", 0, 2, None), route("10.0.0.0/8", 0, 3, None)];

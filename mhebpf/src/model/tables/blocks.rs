@@ -130,12 +130,12 @@ mod tests {
     use crate::model::{
         Address, Host, LinkKind, ownership,
         stacking::Stacking,
-        testing::{address, host, link, net},
+        testing::{address, all_bound, host, link, net},
     };
 
     fn of(host: &Host) -> BTreeMap<(u32, bool), IpNet> {
         let stacking = Stacking::of(host);
-        of_interfaces(&ownership::of_addresses(&stacking, &BTreeMap::new()), &BTreeSet::new())
+        of_interfaces(&ownership::of_addresses(&stacking, &all_bound(host)), &BTreeSet::new())
     }
 
     fn two(addresses: impl IntoIterator<Item = Address>) -> Host {
@@ -196,7 +196,7 @@ mod tests {
                 })
                 .collect();
             let host = two(addresses);
-            let ownerships = ownership::of_addresses(&Stacking::of(&host), &BTreeMap::new());
+            let ownerships = ownership::of_addresses(&Stacking::of(&host), &all_bound(&host));
             for ((ifindex, _), block) in of(&host) {
                 found += 1;
                 let inside: Vec<_> = host.addresses.iter().filter(|a| block.contains(&a.local)).collect();

@@ -94,7 +94,7 @@ mod tests {
     use crate::model::{
         Host, Link, LinkKind,
         host::prefix,
-        testing::{host, link, port, stacked},
+        testing::{all_bound, host, link, port, stacked},
     };
 
     /// All addresses of a device offered to all interfaces below it.
@@ -133,11 +133,16 @@ mod tests {
             let addresses = (0..below(120)).map(|_| {
                 let local = IpAddr::V4(Ipv4Addr::new(10, below(subnets) as u8, 0, below(40) as u8));
                 let ifindex = owners[below(owners.len() as u64) as usize];
-                Address { ifindex, local, subnet: prefix(local, 24), tentative: false }
+                Address { ifindex, local, subnet: prefix(local, 24), tentative: false, host_scope: false }
             });
             let host: Host = host(links(), addresses.collect::<Vec<_>>());
             let stacking = Stacking::of(&host);
-            assert_eq!(of_interfaces(&stacking), simply(&stacking), "round {round}: {:?}", host.addresses);
+            assert_eq!(
+                of_interfaces(&stacking, &all_bound(&host)),
+                simply(&stacking),
+                "round {round}: {:?}",
+                host.addresses
+            );
         }
     }
 }

@@ -16,7 +16,10 @@ const POLICY: Policy = Policy {
     receive: Receive::Drop,
     announce: Announce::Enforce,
     unknown: Unknown::Pass,
+    forwarded: Send::Redirect,
     allow: Vec::new(),
+    owns: Vec::new(),
+    binds: true,
 };
 
 /// Addresses of each interface, and routes through each.

@@ -10,8 +10,9 @@ use crate::model::{
 };
 
 /// The tables main and local, and that of a VRF whose device has the index 9.
-fn domains() -> BTreeMap<u32, u32> {
-    BTreeMap::from([(254, 0), (255, 0), (1000, 9)])
+fn domains() -> Tables {
+    let domains = BTreeMap::from([(254, 0), (255, 0), (1000, 9)]);
+    Tables { domains, ..Tables::default() }
 }
 
 fn message(attributes: Vec<RouteAttribute>) -> RouteMessage {
@@ -197,12 +198,48 @@ fn sysctls_of_a_link_count_together_with_those_of_all() {
     assert_eq!(link_with(0, 0, 0, nothing), (false, false, false));
     assert_eq!(link_with(1, 1, 1, nothing), (true, true, true));
     // The greater one counts of the reverse path filters, and 2 is loose.
-    assert_eq!(link_with(0, 1, 0, Everywhere { route_localnet: 1, rp_filter: 2 }), (true, false, false));
-    assert_eq!(link_with(0, 0, 0, Everywhere { route_localnet: 0, rp_filter: 1 }), (false, true, false));
+    assert_eq!(
+        link_with(0, 1, 0, Everywhere { route_localnet: 1, rp_filter: 2, ..nothing }),
+        (true, false, false)
+    );
+    assert_eq!(
+        link_with(0, 0, 0, Everywhere { route_localnet: 0, rp_filter: 1, ..nothing }),
+        (false, true, false)
+    );
 }
 
 #[test]
 fn of_a_link_without_an_address_family_those_of_all_count() {
-    let link = link(&LinkMessage::default(), Everywhere { route_localnet: 1, rp_filter: 1 });
-    assert!(link.route_localnet && link.strict_reverse_path && !link.router);
+    let link = link(&LinkMessage::default(), Everywhere { route_localnet: 1, rp_filter: 1, arp_ignore: 1 });
+    assert!(link.route_localnet && link.strict_reverse_path && !link.router && link.arp_ignore == 1);
+}
+
+#[test]
+fn of_a_table_that_a_rule_leads_to_only_unicast_routes_count() {
+    let mut message = message(vec![RouteAttribute::Oif(2), gateway("10.0.0.1"), RouteAttribute::Table(101)]);
+    assert_eq!(unicast(&message), None);
+    let by_rule = BTreeSet::from([(101, true)]);
+    let tables = Tables { by_rule, ..domains() };
+    assert!(matches!(route(&message, &tables), Some(AnyRoute::Unicast(Route { table: 101, .. }))));
+    // A transparent proxy's: it makes nothing local.
+    message.header.kind = RouteType::Local;
+    assert_eq!(route(&message, &tables), None);
+    let of_ipv6 = Tables { by_rule: BTreeSet::from([(101, false)]), ..domains() };
+    message.header.kind = RouteType::Unicast;
+    assert_eq!(route(&message, &of_ipv6), None);
+}
+
+#[test]
+fn the_kind_of_a_device_and_its_vlan_are_read() {
+    use netlink_packet_route::link::InfoKind;
+    let of = |infos| {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::LinkInfo(infos));
+        link(&message, Everywhere::default()).kind
+    };
+    assert_eq!(link(&LinkMessage::default(), Everywhere::default()).kind, LinkKind::Wire);
+    let vlan =
+        |id| vec![LinkInfo::Kind(InfoKind::Vlan), LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(id)]))];
+    assert_eq!([of(vlan(0)), of(vlan(7))], [LinkKind::Vlan { id: 0 }, LinkKind::Vlan { id: 7 }]);
+    assert_eq!(of(vec![LinkInfo::Kind(InfoKind::Other("new".to_owned()))]), LinkKind::Other);
 }

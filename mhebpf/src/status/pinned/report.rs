@@ -47,10 +47,7 @@ fn of_interface(interface: &Interface, hook: &str, colours: Colours) -> String {
         (false, true) => format!("attached by {hook} on ingress only"),
         (false, false) => "the programs are not attached any more".to_owned(),
     });
-    line(&format!(
-        "send {}, receive {}, announce {}, unknown {}",
-        policy.send, policy.receive, policy.announce, policy.unknown
-    ));
+    line(&policy.to_string());
     text += &owned(&interface.owned);
     text + &counters(&interface.counters)
 }
@@ -73,13 +70,14 @@ mod tests {
 
     #[test]
     fn it_says_how_old_it_is_and_fits() {
-        let [send, receive, announce, unknown] = ["redirect", "drop", "enforce", "pass"].map(str::to_owned);
+        let [send, receive, announce, unknown, forwarded] =
+            ["redirect", "drop", "enforce", "pass", "redirect"].map(str::to_owned);
         let interface = Interface {
             name: None,
             ifindex: 7,
             egress: true,
             ingress: false,
-            policy: Policy { send, receive, announce, unknown },
+            policy: Policy { send, receive, announce, unknown, forwarded },
             owned: vec!["2001:db8:1234:5678:9abc:def0:1234:5678".to_owned()],
             counters: Vec::new(),
         };

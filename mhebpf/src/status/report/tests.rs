@@ -15,7 +15,8 @@ fn counter(reason: &str, packets: u64, observed: bool) -> Counter {
 }
 
 fn status() -> Status {
-    let [send, receive, announce, unknown] = ["redirect", "drop", "enforce", "pass"].map(str::to_owned);
+    let [send, receive, announce, unknown, forwarded] =
+        ["redirect", "drop", "enforce", "pass", "redirect"].map(str::to_owned);
     let eth0 = Interface {
         name: "eth0".to_owned(),
         ifindex: 2,
@@ -25,7 +26,7 @@ fn status() -> Status {
         hook: Some("tcx".to_owned()),
         ingress_chain: Some(Chain { place: 1, programs: 1 }),
         egress_chain: Some(Chain { place: 1, programs: 2 }),
-        policy: Policy { send, receive, announce, unknown },
+        policy: Policy { send, receive, announce, unknown, forwarded },
         steering: Some(InterfaceSteering {
             table: 280_080_002,
             routes: 2,

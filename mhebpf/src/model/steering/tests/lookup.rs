@@ -48,6 +48,7 @@ fn any_host() -> impl Strategy<Value = Host> {
             local,
             subnet: prefix(local, length),
             tentative: false,
+            host_scope: false,
         });
         let mut host = host(links(LAST), addresses);
         host.routes = routes;
@@ -96,7 +97,10 @@ fn main_stands(host: &Host, owner: u32, destination: IpAddr) -> bool {
     let route = host.routes.iter().filter(|route| route.destination == to).min_by_key(|route| route.metric);
     let mut special = special.iter().filter(|(each, _)| *each == to).map(|(_, metric)| *metric);
     let Some(route) = route else { return true };
+    let is_elsewhere = longest > 0 && route.hops.iter().all(|hop| hop.ifindex != owner);
+    let has_own = || next_hops::of_owners(host, &[owner].into()).contains_key(&(owner, to));
     special.any(|metric| metric.is_none_or(|metric| metric <= route.metric))
+        || (is_elsewhere && !has_own())
         || (route.hops.iter().all(|hop| hop.ifindex != owner)
             && route.hops.iter().any(|hop| !ENFORCED.contains(&hop.ifindex)))
 }
