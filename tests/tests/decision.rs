@@ -72,6 +72,7 @@ fn random_packets_reach_every_verdict() {
         expected.extend(
             [
                 ("ipv4", "redirected", "send to a neighbour of IPv4"),
+                ("ipv4", "priority_tags", "drop"),
                 ("ipv4", "igmp_rewritten", "join as itself"),
                 ("ipv4", "igmp_rewritten", "join as nobody"),
                 ("arp", "arp_rewritten", "ask as itself"),

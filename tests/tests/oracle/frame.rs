@@ -9,6 +9,8 @@ pub(crate) enum Content {
     Ip { source: IpAddr, destination: IpAddr, protocol: u8, discovery: Option<Discovery> },
     /// An ARP packet for IPv4 over Ethernet (RFC 826).
     Arp { operation: Operation, hardware: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr },
+    /// More tags than are looked through, and whatever is behind them.
+    TooManyTags,
 }
 
 /// What an ARP packet does.
@@ -25,8 +27,8 @@ pub(crate) enum Discovery {
     Advertisement { target: Ipv6Addr },
 }
 
-/// How many tags may stand in a frame: as many as there is room for in one of Ethernet's usual size.
-const TAGS: usize = 370;
+/// How many tags are looked through.
+const TAGS: usize = 16;
 
 /// The number of IGMP in an IPv4 header.
 pub(crate) const IGMP: u8 = 2;
@@ -42,7 +44,10 @@ pub(crate) fn read(frame: &[u8], tag_beside: u16) -> Option<Content> {
     let mut tags = 0;
     while protocol == 0x8100 || protocol == 0x88a8 {
         tags += 1;
-        if tags > TAGS || vlan(number(rest, 0)?) != 0 {
+        if tags > TAGS {
+            return Some(Content::TooManyTags);
+        }
+        if vlan(number(rest, 0)?) != 0 {
             return None;
         }
         protocol = number(rest, 2)?;

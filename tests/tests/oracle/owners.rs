@@ -52,8 +52,13 @@ impl Host {
     /// the router of. A VRF is no interface, but its ports are. Link-local addresses mean nothing elsewhere.
     fn binds(&self, interface: &Interface, prefix: Prefix) -> bool {
         let is_of_link = prefix.is_link_local() && interface.kind.has_wire();
+        is_of_link || interface.kind.is_vrf() || self.is_bound(interface)
+    }
+
+    /// Whether the addresses of an interface are its own, leaving aside what addresses they are.
+    pub(super) fn is_bound(&self, interface: &Interface) -> bool {
         let is_enforced = interface.policy.as_ref().is_some_and(|policy| policy.binds);
-        is_of_link || interface.kind.is_vrf() || is_enforced || self.uplinks().contains(&interface.index)
+        is_enforced || self.uplinks().contains(&interface.index)
     }
 
     /// The owners of an address in a domain, none of which is of another; `None` when it is foreign there.
@@ -154,10 +159,11 @@ impl Host {
         below
     }
 
-    /// Whether frames with this hardware address on an interface are those of a macvlan or macvtap of this host, which lies on
-    /// it or on something whose packets cross it.
-    pub(super) fn carries(&self, interface: &Interface, mac: [u8; 6]) -> bool {
-        self.interfaces.iter().filter(|above| above.kind == Kind::Macvlan && above.mac == mac).any(|above| {
+    /// The macvlans and macvtaps of this host with this hardware address whose frames cross an interface: they lie on it, or on
+    /// something whose packets cross it.
+    pub(super) fn carried(&self, interface: &Interface, mac: [u8; 6]) -> impl Iterator<Item = &Interface> {
+        let on_top = self.interfaces.iter().filter(move |above| above.kind == Kind::Macvlan && above.mac == mac);
+        on_top.filter(move |above| {
             self.linked(above).is_some_and(|lower| {
                 lower.index == interface.index || self.crossed_by(lower.index).contains(&interface.index)
             })

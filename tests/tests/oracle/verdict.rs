@@ -108,10 +108,14 @@ pub(crate) fn judge(host: &Host, crossing: &Crossing) -> Verdict {
         read_bare(&crossing.frame, crossing.protocol)
     };
     let place = Place { host, interface, policy, crossing };
+    if crossing.direction == Direction::Egress && place.maker() == Maker::Bridged {
+        // It is not of this host, whatever it is.
+        return Verdict::Pass;
+    }
     match (crossing.direction, content) {
         (_, None) => Verdict::Pass,
-        // It is not of this host, whatever it is.
-        (Direction::Egress, _) if place.maker() == Maker::Bridged => Verdict::Pass,
+        (Direction::Egress, Some(Content::TooManyTags)) => place.sent_too_many_tags(),
+        (Direction::Ingress, Some(Content::TooManyTags)) => place.received_too_many_tags(),
         (Direction::Egress, Some(Content::Ip { source, destination, protocol, discovery })) => {
             let announced = match discovery {
                 Some(Discovery::Advertisement { target }) => place.announced(target),
@@ -158,9 +162,11 @@ impl Place<'_> {
         source_mac(&self.crossing.frame) == Some(self.interface.mac)
     }
 
-    /// Whether a frame that leaves is of a macvlan of this host, by this hardware address: it is judged there.
+    /// Whether a frame that leaves is of a macvlan of this host, by this hardware address: it is judged there. One whose
+    /// addresses are everyone's has none to speak of.
     fn is_of_one_above(self, source: Option<[u8; 6]>) -> bool {
-        self.interface.is_ethernet && source.is_some_and(|source| self.host.carries(self.interface, source))
+        let Some(source) = source.filter(|_| self.interface.is_ethernet) else { return false };
+        self.host.carried(self.interface, source).any(|above| self.host.is_bound(above))
     }
 
     /// Whether a frame that arrives is for a macvlan of this host too: by its hardware address, or as one for a group about an
@@ -169,11 +175,12 @@ impl Place<'_> {
         let Some(destination) = destination_mac(&self.crossing.frame).filter(|_| self.interface.is_ethernet) else {
             return false;
         };
+        let has_one_above = |mac| self.host.carried(self.interface, mac).next().is_some();
         if destination[0] % 2 == 0 {
-            return self.host.carries(self.interface, destination);
+            return has_one_above(destination);
         }
         let first = owners.iter().take(KNOWN_OWNERS).filter_map(|owner| self.host.interface(*owner));
-        { first }.any(|owner| self.host.carries(self.interface, owner.mac))
+        { first }.any(|owner| has_one_above(owner.mac))
     }
 
     /// Whether a foreign source is none of this host's: guests speak for themselves.
@@ -181,14 +188,39 @@ impl Place<'_> {
         self.policy.unknown == Unknown::Pass || self.interface.is_ethernet && !self.has_own_source()
     }
 
+    /// The switch for datagrams that leave.
+    fn send(self) -> Send {
+        match self.maker() {
+            Maker::Host => self.policy.send,
+            Maker::Routed => self.policy.send_forwarded(),
+            Maker::Bridged => Send::Off,
+        }
+    }
+
+    /// Nobody needs them, and the kernel would deliver what is behind them, whatever it is.
+    fn sent_too_many_tags(self) -> Verdict {
+        match is_enforced(self.send()) {
+            Some(enforced) if self.has_own_source() => too_many_tags(enforced),
+            _ => Verdict::Pass,
+        }
+    }
+
+    fn received_too_many_tags(self) -> Verdict {
+        let enforced = match self.policy.receive {
+            Receive::Drop => true,
+            Receive::Observe => false,
+            Receive::Off => return Verdict::Pass,
+        };
+        match destination_mac(&self.crossing.frame) {
+            Some(mac) if mac == self.interface.mac || mac[0] % 2 == 1 => too_many_tags(enforced),
+            _ => Verdict::Pass,
+        }
+    }
+
     fn sent_datagram(self, source: IpAddr, destination: IpAddr, protocol: u8) -> Verdict {
         let is_routed = self.maker() == Maker::Routed;
-        let send = if is_routed { self.policy.send_forwarded() } else { self.policy.send };
-        let enforced = match send {
-            Send::Redirect | Send::Drop => true,
-            Send::Observe => false,
-            Send::Off => return Verdict::Pass,
-        };
+        let send = self.send();
+        let Some(enforced) = is_enforced(send) else { return Verdict::Pass };
         let (reason, action) = match self.relation(source) {
             Relation::Fine => return Verdict::Pass,
             Relation::Foreign if is_routed || self.passes_foreign() => return Verdict::Pass,
@@ -293,7 +325,9 @@ impl Place<'_> {
             // A datagram on the wrong interface must find a neighbour there, or it never comes to where it
             // can be redirected.
             Relation::Elsewhere(_) => match self.host.address_to_ask_with(self.interface, target) {
-                Some(own) => ("arp_rewritten", Action::AskAs(own)),
+                Some(own) if hardware == self.interface.mac => ("arp_rewritten", Action::AskAs(own)),
+                // Own addresses are not those of another hardware address.
+                Some(_) => ("arp_rewritten", Action::AskAs(Ipv4Addr::UNSPECIFIED)),
                 None if self.policy.send == Send::Drop => ("arp_sender", Action::Drop),
                 // An RFC 5227 probe claims nothing.
                 None => ("arp_rewritten", Action::AskAs(Ipv4Addr::UNSPECIFIED)),
@@ -320,6 +354,20 @@ impl Place<'_> {
             Some(Owners::These(owners)) => Relation::Elsewhere(owners),
         }
     }
+}
+
+/// Whether violations are prevented; `None` where nobody looks for them.
+fn is_enforced(send: Send) -> Option<bool> {
+    match send {
+        Send::Redirect | Send::Drop => Some(true),
+        Send::Observe => Some(false),
+        Send::Off => None,
+    }
+}
+
+fn too_many_tags(enforced: bool) -> Verdict {
+    // Whatever family it is of.
+    Verdict::Violation { family: "ipv4", reason: "priority_tags", action: Action::Drop, enforced }
 }
 
 fn family(address: IpAddr) -> &'static str {

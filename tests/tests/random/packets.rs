@@ -95,11 +95,11 @@ fn ethernet(
         Direction::Ingress => [mac, STATION],
     }
     .concat();
-    let tags = match entropy.choice(&[140, 30, 10, 10, 1]) {
+    let tags = match entropy.choice(&[140, 30, 10, 10, 5]) {
         3 => 3 + entropy.byte() % 4,
         // Around the most that are looked through.
         4 => {
-            let most = 367 + usize::from(entropy.byte() % 5);
+            let most = 14 + usize::from(entropy.byte() % 5);
             header.extend([0x81, 0x00, 0xa0, 0x00].repeat(most));
             0
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::Result;
 use mhebpf_ebpf::{
     ArpOperation, Mac, Network, Packet,
-    packet::{DiscoveryKind, parse, parse_without_ethernet},
+    packet::{DiscoveryKind, locate, parse, parse_without_ethernet},
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -80,6 +80,9 @@ fn every_vlan_but_number_0_passes() {
 
 /// What is read in an Ethernet frame, and the tag beside it.
 fn content(frame: &[u8], tag_beside: u16) -> Option<Content> {
+    if locate(frame, tag_beside)?.is_tagged() {
+        return Some(Content::TooManyTags);
+    }
     let packet = parse(frame, tag_beside)?;
     assert_eq!(packet.group, frame[0] & 1 == 1);
     Some(content_of(&packet))

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 
 use mhebpf_ebpf::{
     Action as Done, Direction as Way, Frame as _, Iface, Mac, Metadata, Tables as _, Verdict as Decided,
-    decide::{Act, decide},
+    decide::{Act, behind_tags, decide},
     glance,
-    packet::{NEXT_HEADER_ICMPV6, parse, parse_without_ethernet},
+    packet::{NEXT_HEADER_ICMPV6, locate, parse_at, parse_without_ethernet},
 };
 
 pub(crate) use self::model::tables;
@@ -52,10 +52,16 @@ fn verdict_at_close_look(
     iface: &Iface,
     glanced: bool,
 ) -> Verdict {
+    let frame = crossing.frame.as_slice();
     let packet = if iface.has_ethernet() {
-        parse(crossing.frame.as_slice(), crossing.tag_beside)
+        match locate(frame, crossing.tag_beside) {
+            Some(location) if location.is_tagged() => {
+                return in_words(tables, behind_tags(direction, iface, crossing));
+            }
+            location => location.and_then(|location| parse_at(frame, location)),
+        }
     } else {
-        parse_without_ethernet(crossing.frame.as_slice(), crossing.protocol)
+        parse_without_ethernet(frame, crossing.protocol)
     };
     let Some(packet) = packet else { return Verdict::Pass };
     in_words(tables, decide(tables, direction, crossing.interface, iface, &packet, glanced, crossing))

@@ -47,6 +47,7 @@ pub(crate) fn model_of(host: &Host) -> model::Host {
     });
     model::Host {
         other_routes: Vec::new(),
+        remembered: Vec::new(),
         addresses: addresses.collect(),
         routes: routes.collect(),
         rules: host.rules.iter().zip(1..).map(|(rule, priority)| self::rule(rule, priority)).collect(),
