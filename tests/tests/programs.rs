@@ -31,7 +31,7 @@ use oracle::{
     example::{
         ETH0, ETH1, LINK_LOCAL, NEIGHBOUR, NEIGHBOUR_6, OF_ETH0, OF_ETH0_6, OF_ETH1, OF_ETH1_6, OF_RED,
         OF_RED1_6, OF_STORAGE_6, RED1, REMOTE, REMOTE_6, ROUTED_TO_ETH1, ROUTED_TO_ETH1_6, ROUTED_TO_LO,
-        ROUTED_TO_LO_6, STORAGE, example,
+        ROUTED_TO_LO_6, STORAGE, example, mac,
     },
 };
 use proptest::{collection::vec, prelude::any, test_runner::TestCaseError};
@@ -61,7 +61,12 @@ fn violations() -> [Crossing; 11] {
 /// How many of the violations are datagrams of IPv4, of IPv6, and discovery; the others are ARP.
 const DATAGRAMS: usize = 3;
 
-fn egress(interface: u32, frame: Vec<u8>) -> Crossing {
+fn egress(interface: u32, mut frame: Vec<u8>) -> Crossing {
+    // It comes from the hardware address of the interface.
+    frame[6..12].copy_from_slice(&mac(interface));
+    if frame[12..14] == [0x08, 0x06] {
+        frame[22..28].copy_from_slice(&mac(interface));
+    }
     let protocol = u16::from_be_bytes([frame[12], frame[13]]);
     Crossing {
         direction: Direction::Egress,
@@ -75,7 +80,16 @@ fn egress(interface: u32, frame: Vec<u8>) -> Crossing {
 }
 
 fn ingress(interface: u32, frame: Vec<u8>) -> Crossing {
-    Crossing { direction: Direction::Ingress, ..egress(interface, frame) }
+    let protocol = u16::from_be_bytes([frame[12], frame[13]]);
+    Crossing {
+        direction: Direction::Ingress,
+        interface,
+        arrived: false,
+        decapsulated: false,
+        tag_beside: 0,
+        protocol,
+        frame,
+    }
 }
 
 /// A packet as `BPF_PROG_TEST_RUN` can show it to a program.
