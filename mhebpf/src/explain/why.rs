@@ -39,11 +39,16 @@ pub fn claims(model: &Model, domain: u32, address: IpAddr) -> Vec<Claim> {
         }
     };
     let mut host_wide = Vec::new();
+    let mut of_carriers = Vec::new();
     let binds = |ifindex: u32, prefix: IpNet| model.bindings.binds(host, ifindex, prefix);
     for configured in host.addresses.iter().filter(|configured| configured.local == address) {
         let through = configured.ifindex;
+        let carrier = host.links.get(&through).and_then(|link| model.bindings.carrier(link));
         if binds(through, address.into()) {
             add(through, Rule::Configured, None);
+        } else if let Some(carrier) = carrier {
+            add(through, Rule::Configured, None);
+            of_carriers.push((carrier, through));
         } else if host.domain_of(through) == domain {
             host_wide.push(Claim { owner: None, rule: Rule::HostWide, through, prefix: None });
         }
@@ -67,6 +72,12 @@ pub fn claims(model: &Model, domain: u32, address: IpAddr) -> Vec<Claim> {
     for (ifindex, prefix) in allowed.filter(|(ifindex, _)| host.domain_of(*ifindex) == domain) {
         let owner = Some(ifindex);
         claims.insert(Claim { owner, rule: Rule::Allowed, through: ifindex, prefix: Some(prefix) });
+    }
+    for (carrier, through) in of_carriers {
+        for owner in [carrier].iter().chain(stacking.below(carrier)).filter(|o| host.domain_of(**o) == domain)
+        {
+            claims.insert(Claim { owner: Some(*owner), rule: Rule::Below, through, prefix: None });
+        }
     }
     claims.extend(host_wide);
     claims.into_iter().collect()

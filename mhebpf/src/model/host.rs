@@ -324,9 +324,9 @@ impl Host {
     }
 }
 
-/// Whether a prefix holds nearly all destinations: a default, a half of one as VPNs have it, or all of global unicast (2000::/3).
+/// Whether a prefix holds nearly all destinations: a default, a half of one as VPNs have it, or half of global unicast (2000::/3).
 pub fn is_default(prefix: &IpNet) -> bool {
-    let most = if prefix.addr().is_ipv4() { 1 } else { 3 };
+    let most = if prefix.addr().is_ipv4() { 1 } else { 4 };
     prefix.prefix_len() <= most
 }
 

@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    host::{Host, LinkKind, is_link_local, prefix},
+    host::{Host, Link, LinkKind, is_link_local, prefix},
     policy::Policy,
     stacking::Stacking,
     uplinks::Uplinks,
@@ -44,6 +44,13 @@ impl Bindings {
             }
         }
         bindings
+    }
+
+    /// The bound interface that a macvlan lies on which is not bound itself: a virtual router's, or one towards containers. Its
+    /// addresses are of that link, and of no other.
+    pub fn carrier(&self, link: &Link) -> Option<u32> {
+        let is_macvlan = link.kind == LinkKind::Macvlan && !self.bound.contains(&link.index);
+        link.link.filter(|lower| is_macvlan && self.bound.contains(lower))
     }
 
     /// Whether an address, or a prefix, of an interface is that interface's, and that of those that its packets cross. A VRF is
@@ -104,6 +111,8 @@ struct Claims {
     configured: Vec<u32>,
     /// Interfaces that it is routed to locally.
     routed: Vec<u32>,
+    /// Interfaces that are not bound, and that it is configured on or routed to.
+    unbound: Vec<u32>,
     /// Interfaces that the configuration allows it on.
     allowed: Vec<u32>,
 }
@@ -113,12 +122,13 @@ impl Claims {
         self.host_wide |= others.host_wide;
         self.configured.extend(&others.configured);
         self.routed.extend(&others.routed);
+        self.unbound.extend(&others.unbound);
         self.allowed.extend(&others.allowed);
     }
 
     /// Puts the interfaces in order, each once: claims that say the same are equal then.
     fn normalise(&mut self) {
-        for interfaces in [&mut self.configured, &mut self.routed, &mut self.allowed] {
+        for interfaces in [&mut self.configured, &mut self.routed, &mut self.unbound, &mut self.allowed] {
             interfaces.sort_unstable();
             interfaces.dedup();
         }
@@ -131,8 +141,9 @@ type ClaimsByPrefix = BTreeMap<(u32, IpNet), Claims>;
 /// The owners of every local address of a host, and of those that `bindings` name for interfaces.
 ///
 /// An address is owned by the interface that it is configured on or locally routed to, and by those that the
-/// interface's packets cross as they are ([`Stacking::below`]). On an interface that is not bound it is host-wide. Each owner
-/// owns it in its own domain: addresses of VRFs are compared only within theirs.
+/// interface's packets cross as they are ([`Stacking::below`]). On an interface that is not bound it is host-wide, unless a bound
+/// one has it too, or it is a macvlan on a bound one, whose link it is an address of. Each owner owns it in its own domain:
+/// addresses of VRFs are compared only within theirs.
 pub fn of_addresses(stacking: &Stacking<'_>, bindings: &Bindings) -> Ownerships {
     let claims = claims(stacking, bindings);
     let lengths: BTreeSet<u8> = claims.keys().map(|(_, prefix)| prefix.prefix_len()).collect();
@@ -156,18 +167,28 @@ fn claims(stacking: &Stacking<'_>, bindings: &Bindings) -> ClaimsByPrefix {
     for address in &host.addresses {
         let Some(link) = host.links.get(&address.ifindex) else { continue };
         let single = IpNet::from(address.local);
-        if !bindings.binds(host, link.index, single) {
+        if link.kind.is_without_wire() {
             claims.entry((host.domain_of(link.index), single)).or_default().host_wide = true;
-            continue;
-        }
-        for domain in domains.of(link.index) {
-            claims.entry((*domain, single)).or_default().configured.push(link.index);
+        } else if bindings.binds(host, link.index, single) {
+            for domain in domains.of(link.index) {
+                claims.entry((*domain, single)).or_default().configured.push(link.index);
+            }
+        } else if let Some(lower) = bindings.carrier(link) {
+            for domain in domains.of(lower) {
+                claims.entry((*domain, single)).or_default().configured.extend([link.index, lower]);
+            }
+        } else {
+            claims.entry((host.domain_of(link.index), single)).or_default().unbound.push(link.index);
         }
     }
     for route in &host.local_routes {
         let Some(link) = host.links.get(&route.ifindex) else { continue };
-        if !bindings.binds(host, link.index, route.prefix) {
+        if link.kind.is_without_wire() {
             claims.entry((route.domain, route.prefix)).or_default().host_wide = true;
+            continue;
+        }
+        if !bindings.binds(host, link.index, route.prefix) {
+            claims.entry((route.domain, route.prefix)).or_default().unbound.push(link.index);
             continue;
         }
         for domain in domains.of(link.index) {
@@ -209,14 +230,16 @@ fn ownership(domain: u32, claims: &Claims, stacking: &Stacking<'_>) -> Ownership
     let mut seen = HashSet::new();
     let owners = local()
         .chain(below)
+        .chain(&claims.unbound)
         .chain(&claims.allowed)
         .copied()
         .filter(|ifindex| host.domain_of(*ifindex) == domain && seen.insert(*ifindex));
     // Nothing is sent through a VRF device itself.
     let (devices, vrfs): (Vec<u32>, Vec<u32>) = owners.partition(|ifindex| !is_vrf(host, *ifindex));
     Ownership {
-        host_wide: claims.host_wide,
-        allowed_only: local().next().is_none() && !claims.host_wide,
+        // What is no uplink makes nobody else's address everyone's.
+        host_wide: claims.host_wide || (!claims.unbound.is_empty() && local().next().is_none()),
+        allowed_only: local().next().is_none() && !claims.host_wide && claims.unbound.is_empty(),
         owners: [devices, vrfs].concat(),
     }
 }

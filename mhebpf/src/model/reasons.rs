@@ -1,7 +1,7 @@
 //! Why an interface owns an address.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
 };
 
@@ -27,7 +27,7 @@ pub struct Claim {
 pub enum Rule {
     /// The address is configured on the interface.
     Configured,
-    /// It is configured on, or locally routed to, a device whose packets cross the interface.
+    /// It is configured on, or locally routed to, a device whose packets cross the interface, or that is of its link.
     Below,
     /// It is configured on, or locally routed to, a device that is no uplink.
     HostWide,
@@ -60,17 +60,23 @@ pub fn of_interfaces(stacking: &Stacking<'_>, bindings: &Bindings, wanted: &BTre
     });
     let routed =
         host.local_routes.iter().map(|route| (route.domain, route.ifindex, route.prefix, Rule::LocalRoute));
-    for (domain, through, prefix, rule) in configured.chain(routed) {
-        if !host.links.contains_key(&through) {
-            continue;
-        }
-        if !bindings.binds(host, through, prefix) {
+    let all: Vec<_> = configured.chain(routed).collect();
+    let bound = all.iter().filter(|(_, through, prefix, _)| bindings.binds(host, *through, *prefix));
+    let bound: HashSet<IpNet> = bound.map(|(_, _, prefix, _)| *prefix).collect();
+    for (domain, through, prefix, rule) in all {
+        let Some(link) = host.links.get(&through) else { continue };
+        let is_bound = bindings.binds(host, through, prefix);
+        let carrier = bindings.carrier(link).filter(|_| !is_bound && rule == Rule::Configured);
+        let is_everyones = link.kind.is_without_wire() || !bound.contains(&prefix);
+        if !is_bound && carrier.is_none() && is_everyones {
             if !is_loopback(prefix) {
                 claims.host_wide.push((domain, Claim { rule: Rule::HostWide, prefix, through }));
             }
             continue;
         }
-        let below = stacking.below(through).iter().map(|below| (*below, Rule::Below));
+        let below = if is_bound { stacking.below(through) } else { carrier.as_slice() };
+        let below = below.iter().chain(carrier.iter().flat_map(|carrier| stacking.below(*carrier)));
+        let below = below.map(|below| (*below, Rule::Below));
         for (owner, rule) in [(through, rule)].into_iter().chain(below) {
             if wanted.contains(&owner) {
                 claims.by_interface.entry(owner).or_default().push(Claim { rule, prefix, through });

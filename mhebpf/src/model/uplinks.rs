@@ -175,6 +175,8 @@ impl<'a> Ways<'a> {
         }
         let has_default = self.with_default.contains(&link.index);
         let has_subnet = self.subnets.contains_key(&link.index);
+        let has_gateway = self.with_gateway.contains(&link.index);
+        let is_containers_way_out = !self.has_wire && (has_subnet || has_gateway);
         let (is_uplink, otherwise) = match link.kind {
             LinkKind::Loopback | LinkKind::Dummy | LinkKind::Vrf { .. } => (false, WITHOUT_WIRE),
             LinkKind::Wire | LinkKind::Bond => (true, WITHOUT_WIRE),
@@ -184,16 +186,13 @@ impl<'a> Ways<'a> {
                 (has_default, INSIDE)
             }
             LinkKind::Vlan { .. } | LinkKind::Macvlan | LinkKind::Ipvlan => {
-                let has_gateway = self.with_gateway.contains(&link.index);
                 (has_subnet || has_gateway || has_default, WITHOUT_SUBNET)
             }
             LinkKind::Other if self.host.is_pair(link) => (has_default, PAIR),
-            LinkKind::Other if link.link_elsewhere => {
-                (has_default || (has_subnet && !self.has_wire), OTHER_NAMESPACE)
-            }
+            LinkKind::Other if link.link_elsewhere => (has_default || is_containers_way_out, OTHER_NAMESPACE),
             LinkKind::Other => {
                 let has_default = self.with_default_by_rule.contains(&link.index);
-                (has_default || (has_subnet && !self.has_wire), UNKNOWN)
+                (has_default || is_containers_way_out, UNKNOWN)
             }
         };
         (!is_uplink).then_some(otherwise)

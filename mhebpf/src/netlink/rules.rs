@@ -237,8 +237,12 @@ fn is_plain(given: &RuleMessage, rule: &SteeringRule) -> bool {
     let ours = message(rule);
     let (header, expected) = (&given.header, &ours.header);
     let says_nothing = |attribute: &&RuleAttribute| {
-        // Not to suppress any prefix length is dumped as -1.
-        matches!(attribute, RuleAttribute::SuppressPrefixLen(u32::MAX) | RuleAttribute::Protocol(_))
+        // Not to suppress any prefix length is dumped as -1, and a mark of 0 not at all, unlike its mask
+        // (`fib_nl_fill_rule`, net/core/fib_rules.c).
+        matches!(
+            attribute,
+            RuleAttribute::SuppressPrefixLen(u32::MAX) | RuleAttribute::Protocol(_) | RuleAttribute::FwMark(0)
+        )
     };
     let given: Vec<&RuleAttribute> = given.attributes.iter().filter(|each| !says_nothing(each)).collect();
     let all = ours.attributes.iter().filter(|each| !says_nothing(each));
@@ -282,6 +286,7 @@ mod tests {
             let mut dumped = message(&rule);
             dumped.header.table = 252;
             dumped.attributes.push(RuleAttribute::SuppressPrefixLen(u32::MAX));
+            dumped.attributes.retain(|attribute| *attribute != RuleAttribute::FwMark(0));
             let placed = read(dumped).expect("our priority");
             assert_eq!((placed.rule, placed.is_ours()), (Some(rule), true));
             assert_eq!(placed.describe(), format!("{rule} protocol {PROTOCOL}"));

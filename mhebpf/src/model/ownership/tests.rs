@@ -323,6 +323,24 @@ fn cases() -> Vec<Case> {
             ..NONE
         },
         Case {
+            name: "what a bound interface has too is not everyone's, and a macvlan that is not bound is of its link",
+            links: vec![
+                wire(2),
+                wire(3),
+                link(4, LinkKind::Bridge),
+                Link { kind: LinkKind::Macvlan, ..stacked(5, 2) },
+                Link { kind: LinkKind::Macvlan, ..stacked(6, 4) },
+            ],
+            addresses: &[(2, "10.0.0.2/24"), (4, "10.0.0.2/32"), (5, "10.0.0.223/32"), (6, "172.17.0.9/32")],
+            unbound: &[4, 5, 6],
+            owners: &[
+                (0, "10.0.0.2", Owned(&[2, 4])),
+                (0, "10.0.0.223", Owned(&[2, 5])),
+                (0, "172.17.0.9", HostWide),
+            ],
+            ..NONE
+        },
+        Case {
             name: "an interface owns what the configuration says that it does, and what is below owns it too",
             links: vec![wire(2), wire(3), stacked(10, 3)],
             addresses: &[(2, "10.0.0.2/24")],
