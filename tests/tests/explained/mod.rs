@@ -19,8 +19,8 @@ use proptest::{
 };
 
 use crate::{
-    kernel::{Kernel, REDIRECT, answer, offset_of_content, with_kernel},
-    oracle::{Crossing, Direction, Host},
+    kernel::{Kernel, answer, offset_of_content, with_kernel},
+    oracle::{Action, Crossing, Direction, Host, Verdict::Violation},
     random::{GENERATOR, Generator, Landmarks, hosts, packets::PacketRecipe},
     subject::{in_words, model},
     testable,
@@ -73,7 +73,7 @@ fn try_host(
         *actions.entry(action_name(&explanation.verdict)).or_default() += 1;
         let said = in_words(&model.tables, explanation.verdict);
         let expected = answer(host, &crossing, [0; 20], said, &mut counts);
-        if ran.code == REDIRECT {
+        if matches!(said, Violation { action: Action::SendBy { .. } | Action::SendToGroupBy { .. }, .. }) {
             // The mark is the programs' own affair.
             ran.cb = expected.cb;
         }

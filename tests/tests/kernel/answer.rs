@@ -3,6 +3,9 @@
 use super::{Cb, Counts, DROP, PASS, REDIRECT, Ran};
 use crate::oracle::{Action, Crossing, Host, Verdict};
 
+/// How many priority tags are taken off what is redirected to a neighbour. With more it is dropped.
+const TAKEN_OFF: usize = 4;
+
 /// How much of a datagram that is too large is quoted to its sender.
 const QUOTED_BY_ICMP: usize = 68;
 /// The same for IPv6.
@@ -19,6 +22,16 @@ pub(crate) fn answer(host: &Host, crossing: &Crossing, cb: Cb, verdict: Verdict,
     let code = match action {
         _ if !enforced => PASS,
         Action::Drop => DROP,
+        Action::SendBy { .. } if has_too_many_tags(content) => {
+            reason = "redirect_failed";
+            take_off_what_goes(&mut frame);
+            DROP
+        }
+        Action::SendToGroupBy { owner, .. } if !is_ethernet(host, owner) && has_too_many_tags(content) => {
+            reason = "redirect_failed";
+            take_off_what_goes(&mut frame);
+            DROP
+        }
         Action::SendBy { owner, .. } if is_too_big(host, crossing, owner, content) => {
             reason = "too_big";
             frame = too_big(host, owner, &frame, content);
@@ -51,6 +64,15 @@ pub(crate) fn answer(host: &Host, crossing: &Crossing, cb: Cb, verdict: Verdict,
     };
     *counts.entry((crossing.interface, crossing.direction, family, reason, !enforced)).or_default() += 1;
     Ran { code, frame, cb }
+}
+
+fn has_too_many_tags(content: usize) -> bool {
+    content > 14 + 4 * TAKEN_OFF
+}
+
+/// With each that it takes off, the kernel moves the next one beside the frame.
+fn take_off_what_goes(frame: &mut Vec<u8>) {
+    frame.drain(12..12 + 4 * (TAKEN_OFF + 1));
 }
 
 /// Whether a packet that is to leave by this owner does not fit: its sender has kept to the MTU of the

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Cb, Counts, Kernel, REDIRECT, answer, is_too_short};
+use super::{Cb, Counts, Kernel, answer, is_too_short};
 use crate::{
     oracle::{Action, Crossing, Host, Verdict, judge},
     subject::{self, Tables},
@@ -59,7 +59,7 @@ impl<'a> Trial<'a> {
                 return Ok(None);
             }
         };
-        if ran.code == REDIRECT {
+        if let Verdict::Violation { action: Action::SendBy { .. } | Action::SendToGroupBy { .. }, .. } = expected {
             // The mark is the programs' own affair.
             ran.cb[16..].copy_from_slice(&cb[16..]);
         }

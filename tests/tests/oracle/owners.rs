@@ -61,39 +61,62 @@ impl Host {
         is_enforced || self.uplinks().contains(&interface.index)
     }
 
+    /// The bound interface that an unbound macvlan lies on: a virtual router's addresses are of that link, and of no other.
+    fn link_of_unbound_macvlan(&self, interface: &Interface) -> Option<&Interface> {
+        let is_unbound_macvlan = interface.kind == Kind::Macvlan && !self.is_bound(interface);
+        self.linked(interface).filter(|link| is_unbound_macvlan && self.is_bound(link))
+    }
+
     /// The owners of an address in a domain, none of which is of another; `None` when it is foreign there.
     ///
     /// They are the interfaces that it is configured on, those that a local route leads it to or that the operator has given it
-    /// to, then those that the packets of these cross, wherever these are, and then those that are allowed to use it. Where
-    /// it is on an interface that doesn't bind it, it is everyone's.
+    /// to, then those that the packets of these cross, wherever these are. Next come those that have it and don't bind it, and
+    /// then those that are allowed to use it. Where it is on an interface without a wire, or only on such as don't bind it, it is
+    /// everyone's.
     pub(crate) fn owners(&self, domain: Domain, address: IpAddr) -> Option<Owners> {
-        let mut configured = self.configured_with(address);
-        let mut routed = self.locally_routed(address);
-        let binds = |interface: &Interface| self.binds(interface, Prefix::exact(address));
-        let binds_route = |(interface, route): &(&Interface, &LocalRoute)| self.binds(interface, route.destination);
-        let is_everyones = configured.iter().any(|i| !binds(i) && self.domain(i.index) == domain)
-            || routed.iter().any(|of| !binds_route(of) && self.domain_of_table(of.1.table) == Some(domain));
-        if is_everyones {
-            return Some(Owners::All);
+        let is_here = |interface: &u32| self.domain(*interface) == domain;
+        let mut configured = Vec::new();
+        let mut others = Vec::new();
+        let mut unbound = Vec::new();
+        for interface in self.configured_with(address) {
+            let is_of_domain = is_here(&interface.index);
+            if !interface.kind.has_wire() {
+                if is_of_domain {
+                    return Some(Owners::All);
+                }
+            } else if self.binds(interface, Prefix::exact(address)) {
+                configured.push(interface.index);
+            } else if let Some(link) = self.link_of_unbound_macvlan(interface) {
+                configured.extend([interface.index, link.index]);
+            } else if is_of_domain {
+                unbound.push(interface.index);
+            }
         }
-        configured.retain(|interface: &&Interface| binds(interface));
-        routed.retain(binds_route);
-        let given = self.interfaces.iter().filter(|interface| interface.is_given(address));
-        let mut others: Vec<u32> =
-            routed.into_iter().map(|(interface, _)| interface).chain(given).map(|i| i.index).collect();
-        others.sort_unstable();
-        let configured = configured.into_iter().map(|interface| interface.index);
-        let first: Vec<u32> = without_repeats(configured.chain(others));
+        for (interface, route) in self.locally_routed(address) {
+            let is_of_domain = self.domain_of_table(route.table) == Some(domain);
+            if !interface.kind.has_wire() {
+                if is_of_domain {
+                    return Some(Owners::All);
+                }
+            } else if self.binds(interface, route.destination) {
+                others.push(interface.index);
+            } else if is_of_domain {
+                unbound.push(interface.index);
+            }
+        }
+        others.extend(self.interfaces.iter().filter(|interface| interface.is_given(address)).map(|i| i.index));
+        [&mut configured, &mut others, &mut unbound].into_iter().for_each(|interfaces| interfaces.sort_unstable());
+        let first = without_repeats(configured.into_iter().chain(others));
         let crossed: Vec<u32> = first.iter().flat_map(|interface| self.crossed_by(*interface)).collect();
 
-        let is_here = |interface: &u32| self.domain(*interface) == domain;
-        let mut owners = without_repeats(first.into_iter().chain(crossed).filter(is_here));
-        // To be allowed to use an address does not make it one of this host.
+        let owners = without_repeats(first.into_iter().chain(crossed).filter(is_here));
         if owners.is_empty() {
-            return None;
+            // To be allowed to use an address does not make it one of this host.
+            return if unbound.is_empty() { None } else { Some(Owners::All) };
         }
         let allowed = self.interfaces.iter().filter(|i| i.is_allowed(address)).map(|i| i.index);
-        owners = without_repeats(owners.into_iter().chain(allowed.filter(is_here)));
+        let more = unbound.into_iter().chain(allowed).filter(is_here);
+        let mut owners = without_repeats(owners.into_iter().chain(more));
         // Nothing leaves the host by a VRF device.
         owners.sort_by_key(|owner| self.interface(*owner).is_some_and(|owner| owner.kind.is_vrf()));
         Some(Owners::These(owners))

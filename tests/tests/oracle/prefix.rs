@@ -45,9 +45,9 @@ impl Prefix {
     }
 
     /// Whether it is everything, or one of the few parts that a default route is made of where it is to go before another:
-    /// halves of IPv4 (VPNs do so), and 2000::/3, all that is unicast of IPv6.
+    /// halves of IPv4 (VPNs do so), and of 2000::/3, all that is unicast of IPv6.
     pub(crate) fn is_nearly_everything(&self) -> bool {
-        self.length <= if self.address.is_ipv4() { 1 } else { 3 }
+        self.length <= if self.address.is_ipv4() { 1 } else { 4 }
     }
 }
 

@@ -62,7 +62,7 @@ impl Host {
             Kind::Other => {
                 has_default
                     || interface.link != Link::Elsewhere && self.has_any_default_route(interface)
-                    || !self.has_wire() && has_subnet(interface)
+                    || !self.has_wire() && (has_subnet(interface) || self.has_gateway(interface))
             }
         }
     }
