@@ -3,7 +3,8 @@
 use super::{Cb, Counts, DROP, PASS, REDIRECT, Ran};
 use crate::oracle::{Action, Crossing, Host, Verdict};
 
-/// How many priority tags are taken off what is redirected to a neighbour. With more it is dropped.
+/// How many priority tags are taken off what is redirected to a neighbour, besides one that the kernel then holds beside the
+/// frame. With more it is dropped.
 const TAKEN_OFF: usize = 4;
 
 /// How much of a datagram that is too large is quoted to its sender.
@@ -67,7 +68,7 @@ pub(crate) fn answer(host: &Host, crossing: &Crossing, cb: Cb, verdict: Verdict,
 }
 
 fn has_too_many_tags(content: usize) -> bool {
-    content > 14 + 4 * TAKEN_OFF
+    content > 14 + 4 * (TAKEN_OFF + 1)
 }
 
 /// With each that it takes off, the kernel moves the next one beside the frame.
