@@ -16,10 +16,11 @@ use super::{action_name, ask, is_sound};
 use crate::{
     egress,
     frames::{MACS, TO_ALL, advertisement, arp, ethernet, ip, solicitation},
-    ingress, sign,
+    ingress,
     kernel::{DROP, PASS, REDIRECT, with_kernel_in},
     oracle::{Crossing, Direction},
     random::Generator,
+    sign,
 };
 
 const PACKETS: u64 = 10_000;

@@ -91,7 +91,9 @@ fn as_usual(host: &Host, mut crossing: Crossing) -> Crossing {
         Direction::Egress => 6,
         Direction::Ingress => 0,
     };
-    if let Some(place) = crossing.frame.get_mut(offset..offset + 6).filter(|place| offset == 6 || place[0] % 2 == 0) {
+    if let Some(place) =
+        crossing.frame.get_mut(offset..offset + 6).filter(|place| offset == 6 || place[0] % 2 == 0)
+    {
         place.copy_from_slice(&mac);
     }
     let content = offset_of_content(&crossing.frame);
@@ -109,7 +111,13 @@ fn ask(model: &Model, crossing: &Crossing, packet: Packet) -> (Question, Explana
         Direction::Egress => Way::Egress,
         Direction::Ingress => Way::Ingress,
     };
-    let question = Question { direction, ifindex: crossing.interface, packet, forwarded: crossing.arrived, decapsulated: false };
+    let question = Question {
+        direction,
+        ifindex: crossing.interface,
+        packet,
+        forwarded: crossing.arrived,
+        decapsulated: false,
+    };
     (question, explain(model, &question))
 }
 

@@ -59,7 +59,9 @@ impl<'a> Trial<'a> {
                 return Ok(None);
             }
         };
-        if let Verdict::Violation { action: Action::SendBy { .. } | Action::SendToGroupBy { .. }, .. } = expected {
+        if let Verdict::Violation { action: Action::SendBy { .. } | Action::SendToGroupBy { .. }, .. } =
+            expected
+        {
             // The mark is the programs' own affair.
             ran.cb[16..].copy_from_slice(&cb[16..]);
         }

@@ -15,7 +15,8 @@ impl Host {
     /// leads to or in the owner's own table, or, failing that, a route of the latter through another interface by a gateway
     /// that is near the owner. In each table the lowest metric comes first.
     pub(crate) fn next_hop(&self, owner: u32, destination: IpAddr) -> Option<IpAddr> {
-        let of_rules = self.tables_by_rules(owner).into_iter().filter(|(ipv4, _)| *ipv4 == destination.is_ipv4());
+        let of_rules =
+            self.tables_by_rules(owner).into_iter().filter(|(ipv4, _)| *ipv4 == destination.is_ipv4());
         let of_rules: Vec<u32> = of_rules.map(|(_, table)| table).collect();
         let longest = Prefix::exact(destination).length;
         (0..=longest).rev().find_map(|length| {

@@ -104,8 +104,11 @@ impl Host {
                 unbound.push(interface.index);
             }
         }
-        others.extend(self.interfaces.iter().filter(|interface| interface.is_given(address)).map(|i| i.index));
-        [&mut configured, &mut others, &mut unbound].into_iter().for_each(|interfaces| interfaces.sort_unstable());
+        others
+            .extend(self.interfaces.iter().filter(|interface| interface.is_given(address)).map(|i| i.index));
+        [&mut configured, &mut others, &mut unbound]
+            .into_iter()
+            .for_each(|interfaces| interfaces.sort_unstable());
         let first = without_repeats(configured.into_iter().chain(others));
         let crossed: Vec<u32> = first.iter().flat_map(|interface| self.crossed_by(*interface)).collect();
 
@@ -185,7 +188,8 @@ impl Host {
     /// The macvlans and macvtaps of this host with this hardware address whose frames cross an interface: they lie on it, or on
     /// something whose packets cross it.
     pub(super) fn carried(&self, interface: &Interface, mac: [u8; 6]) -> impl Iterator<Item = &Interface> {
-        let on_top = self.interfaces.iter().filter(move |above| above.kind == Kind::Macvlan && above.mac == mac);
+        let on_top =
+            self.interfaces.iter().filter(move |above| above.kind == Kind::Macvlan && above.mac == mac);
         on_top.filter(move |above| {
             self.linked(above).is_some_and(|lower| {
                 lower.index == interface.index || self.crossed_by(lower.index).contains(&interface.index)

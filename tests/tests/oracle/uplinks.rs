@@ -158,9 +158,10 @@ impl Host {
     pub(crate) fn is_known(&self, route: &Route) -> bool {
         route.table == MAIN
             || self.interfaces.iter().any(|i| self.table_of_vrf(i.index) == Some(route.table))
-            || self.rules.iter().any(|rule| {
-                rule.table == route.table && rule.ipv4 == route.destination.address.is_ipv4()
-            })
+            || self
+                .rules
+                .iter()
+                .any(|rule| rule.table == route.table && rule.ipv4 == route.destination.address.is_ipv4())
     }
 }
 

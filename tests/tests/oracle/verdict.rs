@@ -172,7 +172,8 @@ impl Place<'_> {
     /// Whether a frame that arrives is for a macvlan of this host too: by its hardware address, or as one for a group about an
     /// address that is owned there.
     fn is_for_one_above(self, owners: &[u32]) -> bool {
-        let Some(destination) = destination_mac(&self.crossing.frame).filter(|_| self.interface.is_ethernet) else {
+        let Some(destination) = destination_mac(&self.crossing.frame).filter(|_| self.interface.is_ethernet)
+        else {
             return false;
         };
         let has_one_above = |mac| self.host.carried(self.interface, mac).next().is_some();

@@ -29,7 +29,11 @@ const MTUS: [u32; 5] = [1500, 1500, 1280, 1290, 1320];
 pub(crate) fn hosts() -> impl Strategy<Value = Host> {
     let indices = subsequence(INDICES.to_vec(), 1..=INDICES.len()).prop_shuffle();
     let interfaces = vec(interfaces(), INDICES.len());
-    let tables = (vec(routes(), 0..12), vec(rules(), 0..5), prop_oneof![vec(local_routes(), 0), vec(local_routes(), 1..5)]);
+    let tables = (
+        vec(routes(), 0..12),
+        vec(rules(), 0..5),
+        prop_oneof![vec(local_routes(), 0), vec(local_routes(), 1..5)],
+    );
     // An address of every interface has more owners than fit into one entry of the programs' table.
     let everywhere = prop::bool::weighted(0.15);
     let on_loopback = option::weighted(0.25, any::<Index>());

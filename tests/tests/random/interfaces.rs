@@ -102,12 +102,8 @@ pub(super) fn interfaces() -> impl Strategy<Value = InterfaceRecipe> {
     let addresses = (addresses, crowd, option::weighted(0.6, 1..4u8), option::weighted(0.05, any::<bool>()));
     let forwarding = (prop::bool::weighted(0.25), prop::bool::weighted(0.25))
         .prop_map(|(ipv4, ipv6)| Forwarding { ipv4, ipv6 });
-    let state = (
-        prop::bool::weighted(0.85),
-        prop::bool::weighted(0.15),
-        forwarding,
-        prop::bool::weighted(0.9),
-    );
+    let state =
+        (prop::bool::weighted(0.85), prop::bool::weighted(0.15), forwarding, prop::bool::weighted(0.9));
     let link = (shapes(), vec(any::<Index>(), 1..6), any::<[u8; 3]>(), any::<Index>());
     (link, state, addresses, option::weighted(0.75, policies())).prop_map(
         |(
@@ -208,7 +204,8 @@ impl InterfaceRecipe {
         let vrf_ports = others(|i| !i.kind.is_vrf() && i.master.is_none());
         let peers = others(|i| i.kind == Kind::Other && i.link == Link::None);
         let mut enslave = |candidates: &[u32]| {
-            let ports = self.others.iter().filter(|_| !candidates.is_empty()).map(|pick| *pick.get(candidates));
+            let ports =
+                self.others.iter().filter(|_| !candidates.is_empty()).map(|pick| *pick.get(candidates));
             let ports: Vec<u32> = ports.collect();
             before.iter_mut().filter(|i| ports.contains(&i.index)).for_each(|port| port.master = Some(index));
         };

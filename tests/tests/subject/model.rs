@@ -124,7 +124,8 @@ fn sent(send: Send) -> Sent {
 }
 
 fn policy(policy: &Policy) -> model::Policy {
-    let prefixes = |prefixes: &[Prefix]| prefixes.iter().map(|each| prefix(each.address, each.length)).collect();
+    let prefixes =
+        |prefixes: &[Prefix]| prefixes.iter().map(|each| prefix(each.address, each.length)).collect();
     model::Policy {
         send: sent(policy.send),
         forwarded: sent(policy.send_forwarded()),

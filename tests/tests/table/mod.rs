@@ -6,7 +6,9 @@
 mod discovery;
 mod received;
 mod sent;
+mod stacked;
 mod switches;
+mod transit;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

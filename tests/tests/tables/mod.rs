@@ -46,7 +46,8 @@ fn the_uplinks_are_the_oracles_on_random_hosts() -> Result<()> {
         let found = Uplinks::of(&subject::model::model_of(&host));
         prop_assert_eq!(found.uplinks.into_iter().collect::<Vec<u32>>(), host.uplinks());
         let can_leave = |interface: &&Interface| interface.kind.has_wire() && !interface.kind.is_vrf();
-        let expected = host.interfaces.iter().filter(can_leave).filter(|interface| host.is_downlink(interface));
+        let expected =
+            host.interfaces.iter().filter(can_leave).filter(|interface| host.is_downlink(interface));
         let expected: Vec<u32> = expected.map(|interface| interface.index).collect();
         prop_assert_eq!(found.downlinks.into_iter().collect::<Vec<u32>>(), expected);
         Ok(())
