@@ -24,14 +24,14 @@ use std::{
 
 use anyhow::Result;
 use frames::{MACS, REPLY, REQUEST, TO_ALL, advertisement, arp, ethernet, ip, ipv4, solicitation};
-use kernel::{Cb, Counts, Kernel, Trial, with_kernel};
+use kernel::{Cb, Counts, Kernel, Trial, offset_of_content, with_kernel};
 use mhebpf_tests::features::{self, Feature};
 use oracle::{
     Address, Crossing, Direction, Host, Interface, Policy, Verdict,
     example::{
         ETH0, ETH1, LINK_LOCAL, NEIGHBOUR, NEIGHBOUR_6, OF_ETH0, OF_ETH0_6, OF_ETH1, OF_ETH1_6, OF_RED,
         OF_RED1_6, OF_STORAGE_6, RED1, REMOTE, REMOTE_6, ROUTED_TO_ETH1, ROUTED_TO_ETH1_6, ROUTED_TO_LO,
-        ROUTED_TO_LO_6, STORAGE, example,
+        ROUTED_TO_LO_6, STORAGE, example, mac,
     },
 };
 use proptest::{collection::vec, prelude::any, test_runner::TestCaseError};
@@ -61,7 +61,9 @@ fn violations() -> [Crossing; 11] {
 /// How many of the violations are datagrams of IPv4, of IPv6, and discovery; the others are ARP.
 const DATAGRAMS: usize = 3;
 
-fn egress(interface: u32, frame: Vec<u8>) -> Crossing {
+fn egress(interface: u32, mut frame: Vec<u8>) -> Crossing {
+    // It comes from the hardware address of the interface.
+    sign(&mut frame, mac(interface));
     let protocol = u16::from_be_bytes([frame[12], frame[13]]);
     Crossing {
         direction: Direction::Egress,
@@ -74,8 +76,26 @@ fn egress(interface: u32, frame: Vec<u8>) -> Crossing {
     }
 }
 
+/// Puts a hardware address in as the source, of the frame and of ARP.
+fn sign(frame: &mut [u8], mac: [u8; 6]) {
+    frame[6..12].copy_from_slice(&mac);
+    let arp = offset_of_content(frame);
+    if frame[arp - 2..arp] == [0x08, 0x06] {
+        frame[arp + 8..arp + 14].copy_from_slice(&mac);
+    }
+}
+
 fn ingress(interface: u32, frame: Vec<u8>) -> Crossing {
-    Crossing { direction: Direction::Ingress, ..egress(interface, frame) }
+    let protocol = u16::from_be_bytes([frame[12], frame[13]]);
+    Crossing {
+        direction: Direction::Ingress,
+        interface,
+        arrived: false,
+        decapsulated: false,
+        tag_beside: 0,
+        protocol,
+        frame,
+    }
 }
 
 /// A packet as `BPF_PROG_TEST_RUN` can show it to a program.
@@ -105,17 +125,23 @@ fn try_random(kernel: &mut Kernel, host: &Host, recipes: &[(PacketRecipe, Cb)]) 
     Ok(())
 }
 
+/// What is forwarded is judged like what is sent; with another hardware address it is bridged.
 #[test]
-fn what_is_forwarded_passes_and_is_not_counted() -> Result<()> {
+fn what_is_bridged_passes_and_what_is_forwarded_is_judged() -> Result<()> {
     if !features::require(Feature::TestRunIngressIfindex)? {
         return Ok(());
     }
     with_kernel(|kernel| {
         let mut trial = Trial::new(kernel, example(&Policy::STRONG))?;
+        let mut judged = 0;
         for violation in violations().into_iter().filter(|v| v.direction == Direction::Egress) {
-            assert_eq!(trial.run(&Crossing { arrived: true, ..violation }, [0; 20])?, Verdict::Pass);
+            let mut crossing = Crossing { arrived: true, ..violation };
+            assert_ne!(trial.run(&crossing, [0; 20])?, Verdict::Pass);
+            judged += 1;
+            sign(&mut crossing.frame, [2, 0, 0, 0, 0, 1]);
+            assert_eq!(trial.run(&crossing, [0; 20])?, Verdict::Pass);
         }
-        assert_eq!(trial.finish()?, 0);
+        assert_eq!(trial.finish()?, judged);
         Ok(())
     })
 }

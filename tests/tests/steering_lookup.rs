@@ -121,7 +121,10 @@ fn policies(host: &Host) -> BTreeMap<u32, Policy> {
         receive: Receive::Drop,
         announce: Announce::Enforce,
         unknown: Unknown::Pass,
+        forwarded: Send::Redirect,
         allow: Vec::new(),
+        owns: Vec::new(),
+        binds: true,
     };
     let enforced = host.links.values().filter(|link| (0..ENFORCED).any(|n| link.name == format!("e{n}")));
     enforced.map(|link| (link.index, policy.clone())).collect()

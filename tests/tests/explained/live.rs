@@ -18,8 +18,9 @@ use crate::{
     frames::{MACS, TO_ALL, advertisement, arp, ethernet, ip, solicitation},
     ingress,
     kernel::{DROP, PASS, REDIRECT, with_kernel_in},
-    oracle::Crossing,
+    oracle::{Crossing, Direction},
     random::Generator,
+    sign,
 };
 
 const PACKETS: u64 = 10_000;
@@ -31,7 +32,10 @@ fn policies(host: &mhebpf::model::Host, allowed: IpAddr) -> BTreeMap<u32, Policy
         receive: Receive::Drop,
         announce: Announce::Enforce,
         unknown: Unknown::Pass,
+        forwarded: Send::Redirect,
         allow: Vec::new(),
+        owns: Vec::new(),
+        binds: true,
     };
     let of = |name: &str| match name {
         "eth0_int" => Some(Policy { allow: vec![allowed.into()], ..strong.clone() }),
@@ -57,13 +61,18 @@ fn what_explain_says_of_a_live_host_is_what_the_programs_do() -> Result<()> {
         let policies = policies(&host, lab.address(3).into());
         ensure!(policies.len() == 4, "{host:?}");
         let interfaces: Vec<u32> = host.links.keys().copied().collect();
+        let macs: BTreeMap<u32, [u8; 6]> =
+            host.links.values().map(|link| (link.index, link.mac.unwrap_or_default())).collect();
         let addresses = addresses(&host)?;
         let model = Model::new(host, policies);
         kernel.write(&model.tables)?;
         let mut generator = Generator::new(seed);
         let mut actions: BTreeMap<&str, u64> = BTreeMap::new();
         for _ in 0..PACKETS {
-            let crossing = crossing(&generator.bytes(), &interfaces, &addresses);
+            let mut crossing = crossing(&generator.bytes(), &interfaces, &addresses);
+            if crossing.direction == Direction::Egress {
+                sign(&mut crossing.frame, macs[&crossing.interface]);
+            }
             let packet = parse(crossing.frame.as_slice(), 0).context("the frame is whole")?;
             let (question, explanation) = ask(&model, &crossing, packet);
             let ran = kernel.run(&crossing, [0; 20])??;

@@ -3,6 +3,10 @@
 use super::{Cb, Counts, DROP, PASS, REDIRECT, Ran};
 use crate::oracle::{Action, Crossing, Host, Verdict};
 
+/// How many priority tags are taken off what is redirected to a neighbour, besides one that the kernel then holds beside the
+/// frame. With more it is dropped.
+const TAKEN_OFF: usize = 4;
+
 /// How much of a datagram that is too large is quoted to its sender.
 const QUOTED_BY_ICMP: usize = 68;
 /// The same for IPv6.
@@ -19,6 +23,16 @@ pub(crate) fn answer(host: &Host, crossing: &Crossing, cb: Cb, verdict: Verdict,
     let code = match action {
         _ if !enforced => PASS,
         Action::Drop => DROP,
+        Action::SendBy { .. } if has_too_many_tags(content) => {
+            reason = "redirect_failed";
+            take_off_what_goes(&mut frame);
+            DROP
+        }
+        Action::SendToGroupBy { owner, .. } if !is_ethernet(host, owner) && has_too_many_tags(content) => {
+            reason = "redirect_failed";
+            take_off_what_goes(&mut frame);
+            DROP
+        }
         Action::SendBy { owner, .. } if is_too_big(host, crossing, owner, content) => {
             reason = "too_big";
             frame = too_big(host, owner, &frame, content);
@@ -42,9 +56,24 @@ pub(crate) fn answer(host: &Host, crossing: &Crossing, cb: Cb, verdict: Verdict,
             frame[content + 14..content + 18].copy_from_slice(&sender.octets());
             PASS
         }
+        Action::JoinAs(source) => {
+            let header = &mut frame[content..];
+            update_checksum(header, 10, 12, source.octets());
+            header[12..16].copy_from_slice(&source.octets());
+            PASS
+        }
     };
     *counts.entry((crossing.interface, crossing.direction, family, reason, !enforced)).or_default() += 1;
     Ran { code, frame, cb }
+}
+
+fn has_too_many_tags(content: usize) -> bool {
+    content > 14 + 4 * (TAKEN_OFF + 1)
+}
+
+/// With each that it takes off, the kernel moves the next one beside the frame.
+fn take_off_what_goes(frame: &mut Vec<u8>) {
+    frame.drain(12..12 + 4 * (TAKEN_OFF + 1));
 }
 
 /// Whether a packet that is to leave by this owner does not fit: its sender has kept to the MTU of the
@@ -56,13 +85,13 @@ fn is_too_big(host: &Host, crossing: &Crossing, owner: u32, content: usize) -> b
 }
 
 fn is_ethernet(host: &Host, owner: u32) -> bool {
-    host.interface(owner).is_none_or(|owner| owner.kind.is_ethernet())
+    host.interface(owner).is_none_or(|owner| owner.is_ethernet)
 }
 
 /// Where what is judged starts in a frame: behind the Ethernet header and the tags.
-fn offset_of_content(frame: &[u8]) -> usize {
+pub(crate) fn offset_of_content(frame: &[u8]) -> usize {
     let is_tag = |bytes: &&[u8]| matches!(bytes, [0x81, 0x00, ..] | [0x88, 0xa8, ..]);
-    14 + 4 * frame[12..].chunks(4).take_while(is_tag).count()
+    14 + 4 * frame.get(12..).unwrap_or_default().chunks(4).take_while(is_tag).count()
 }
 
 /// The message for a datagram that is too large for its owner, as it arrives there.
@@ -97,6 +126,21 @@ fn packet_too_big(mtu: u32, datagram: &[u8]) -> Vec<u8> {
     let pseudo_header = [&addresses[..], &[0, 0, 0, length, 0, 0, 0, 58]].concat();
     let covered = with_checksum([pseudo_header, icmp].concat(), 40 + 2);
     [&[0x60, 0, 0, 0, 0, length, 58, 64][..], &addresses, &covered[40..]].concat()
+}
+
+/// Changes a checksum as four bytes that it covers change (RFC 1624). A wrong one stays wrong.
+fn update_checksum(bytes: &mut [u8], at: usize, changed: usize, to: [u8; 4]) {
+    let word = |bytes: &[u8]| u32::from(bytes[0]) * 256 + u32::from(bytes[1]);
+    let inverted = |word: u32| 0xffff - word;
+    let from = &bytes[changed..changed + 4];
+    let sum = inverted(word(&bytes[at..]))
+        + inverted(word(from))
+        + inverted(word(&from[2..]))
+        + word(&to)
+        + word(&to[2..]);
+    // Of the two zeroes of one's complement arithmetic only the one that is all ones comes out.
+    let folded = (sum - 1) % 0xffff + 1;
+    bytes[at..at + 2].copy_from_slice(&(inverted(folded) as u16).to_be_bytes());
 }
 
 /// Fills in the checksum of RFC 1071.

@@ -37,7 +37,7 @@ use mhebpf_tests::{
     features::{self, Feature},
 };
 
-pub(crate) use answer::answer;
+pub(crate) use answer::{answer, offset_of_content};
 pub(crate) use trial::Trial;
 
 use crate::{
@@ -219,8 +219,8 @@ impl Kernel {
     /// Decides on a packet by what is in the maps, as the daemon does for `mhebpf explain`.
     pub(crate) fn judge(&self, question: &Question) -> Result<Verdict> {
         let live = self.datapath.maps.live();
-        let asked =
-            mhebpf::control::protocol::Crossing::new(question.direction, question.ifindex, &question.packet);
+        let Question { direction, ifindex, packet, forwarded, .. } = question;
+        let asked = mhebpf::control::protocol::Crossing::new(*direction, *ifindex, packet, *forwarded);
         let (verdict, _) = recording::judge(&live, &asked).context("such a packet exists")?;
         live.finish()?;
         Ok(verdict)

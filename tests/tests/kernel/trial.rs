@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Cb, Counts, Kernel, REDIRECT, answer, is_too_short};
+use super::{Cb, Counts, Kernel, answer, is_too_short};
 use crate::{
     oracle::{Action, Crossing, Host, Verdict, judge},
     subject::{self, Tables},
@@ -45,7 +45,7 @@ impl<'a> Trial<'a> {
         let expected = judge(&self.host, crossing);
         let decided = subject::verdict(&self.tables, crossing);
         ensure!(decided == expected, "decided {decided:?} instead of {expected:?} on {crossing:?}");
-        if self.host.interface(crossing.interface).is_some_and(|interface| !interface.kind.is_ethernet()) {
+        if self.host.interface(crossing.interface).is_some_and(|interface| !interface.is_ethernet) {
             return Ok(None);
         }
         if crossing.arrived && !self.kernel.knows_arrival {
@@ -59,7 +59,9 @@ impl<'a> Trial<'a> {
                 return Ok(None);
             }
         };
-        if ran.code == REDIRECT {
+        if let Verdict::Violation { action: Action::SendBy { .. } | Action::SendToGroupBy { .. }, .. } =
+            expected
+        {
             // The mark is the programs' own affair.
             ran.cb[16..].copy_from_slice(&cb[16..]);
         }
@@ -80,7 +82,7 @@ impl<'a> Trial<'a> {
         let [sample] = samples.as_slice() else { bail!("{} samples of one packet", samples.len()) };
         let owner = match action {
             Action::SendBy { owner, .. } | Action::SendToGroupBy { owner, .. } => owner,
-            Action::Drop | Action::AskAs(_) => 0,
+            Action::Drop | Action::AskAs(_) | Action::JoinAs(_) => 0,
         };
         ensure!(sample.owner == owner, "it goes to {} and not to {owner}", sample.owner);
         Ok(())

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
-    host::{Address, Hop, Host, Interface, Kind, LOCAL, LocalRoute, MAIN, Route},
+    host::{Address, Forwarding, Hop, Host, Interface, Kind, LOCAL, Link, LocalRoute, MAIN, Route},
     policy::Policy,
     prefix::Prefix,
 };
@@ -113,11 +113,7 @@ pub(crate) fn example(policy: &Policy) -> Host {
         (UNPLUGGED, Kind::Wire, vec![address(OF_UNPLUGGED, 24), address(OF_UNPLUGGED_6, 64)]),
         (RED0, Kind::Wire, vec![address(OF_ETH1, 21), address(OF_ETH1_6, 64)]),
         (RED1, Kind::Wire, vec![address(OF_RED1, 21), address(OF_RED1_6, 64)]),
-        (
-            RED,
-            Kind::Vrf { table: TABLE_OF_RED, ports: vec![RED0, RED1] },
-            vec![address(OF_RED, 32), address(OF_RED_6, 128)],
-        ),
+        (RED, Kind::Vrf(TABLE_OF_RED), vec![address(OF_RED, 32), address(OF_RED_6, 128)]),
         (
             STORAGE,
             Kind::Wire,
@@ -126,13 +122,16 @@ pub(crate) fn example(policy: &Policy) -> Host {
     ] {
         interfaces.push(interface(index, kind, addresses, Some(policy.clone())));
     }
-    Host { interfaces, routes: routes(), local_routes: local_routes() }
+    Host { interfaces, routes: routes(), local_routes: local_routes(), rules: Vec::new() }
 }
 
 fn interface(index: u32, kind: Kind, addresses: Vec<Address>, policy: Option<Policy>) -> Interface {
     Interface {
         index,
-        mac: if kind.has_wire() && kind.is_ethernet() { mac(index) } else { [0; 6] },
+        master: [RED0, RED1].contains(&index).then_some(RED),
+        link: Link::None,
+        is_ethernet: kind != Kind::Tunnel,
+        mac: if kind.has_wire() && kind != Kind::Tunnel { mac(index) } else { [0; 6] },
         mtu: match index {
             1 => 65_536,
             // Jumbo frames, as is usual for storage, on ETH0 too: it alone speaks to both kinds of peer.
@@ -141,6 +140,7 @@ fn interface(index: u32, kind: Kind, addresses: Vec<Address>, policy: Option<Pol
         },
         up: index != UNPLUGGED,
         route_localnet: false,
+        forwarding: Forwarding::default(),
         kind,
         addresses,
         policy,

@@ -6,9 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     /// A datagram of IPv4 (RFC 791) or IPv6 (RFC 8200).
-    Ip { source: IpAddr, destination: IpAddr, discovery: Option<Discovery> },
+    Ip { source: IpAddr, destination: IpAddr, protocol: u8, discovery: Option<Discovery> },
     /// An ARP packet for IPv4 over Ethernet (RFC 826).
-    Arp { operation: Operation, sender: Ipv4Addr, target: Ipv4Addr },
+    Arp { operation: Operation, hardware: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr },
+    /// More tags than are looked through, and whatever is behind them.
+    TooManyTags,
 }
 
 /// What an ARP packet does.
@@ -25,8 +27,11 @@ pub(crate) enum Discovery {
     Advertisement { target: Ipv6Addr },
 }
 
-/// How many tags may stand in a frame.
-const TAGS: usize = 4;
+/// How many tags are looked through.
+const TAGS: usize = 16;
+
+/// The number of IGMP in an IPv4 header.
+pub(crate) const IGMP: u8 = 2;
 
 /// Reads an Ethernet frame and the tag that the kernel holds beside it; `None` for all that is not judged:
 /// other protocols, frames of a VLAN, frames cut off or out of shape.
@@ -39,7 +44,10 @@ pub(crate) fn read(frame: &[u8], tag_beside: u16) -> Option<Content> {
     let mut tags = 0;
     while protocol == 0x8100 || protocol == 0x88a8 {
         tags += 1;
-        if tags > TAGS || vlan(number(rest, 0)?) != 0 {
+        if tags > TAGS {
+            return Some(Content::TooManyTags);
+        }
+        if vlan(number(rest, 0)?) != 0 {
             return None;
         }
         protocol = number(rest, 2)?;
@@ -64,7 +72,12 @@ fn ipv4(bytes: &[u8]) -> Option<Content> {
         return None;
     }
     let [source, destination] = [address(bytes, 12)?, address(bytes, 16)?];
-    Some(Content::Ip { source: source.into(), destination: destination.into(), discovery: None })
+    Some(Content::Ip {
+        source: source.into(),
+        destination: destination.into(),
+        protocol: bytes[9],
+        discovery: None,
+    })
 }
 
 fn ipv6(bytes: &[u8]) -> Option<Content> {
@@ -75,6 +88,7 @@ fn ipv6(bytes: &[u8]) -> Option<Content> {
     Some(Content::Ip {
         source: source.into(),
         destination: destination.into(),
+        protocol: bytes[6],
         // Behind an extension header it is not looked for, and a node must not listen to it (RFC 6980).
         discovery: if bytes[6] == 58 { discovery(&bytes[40..]) } else { None },
     })
@@ -101,7 +115,8 @@ fn arp(bytes: &[u8]) -> Option<Content> {
         2 => Operation::Reply,
         _ => return None,
     };
-    Some(Content::Arp { operation, sender: address(bytes, 14)?, target: address(bytes, 24)? })
+    let hardware = mac(bytes, 8)?;
+    Some(Content::Arp { operation, hardware, sender: address(bytes, 14)?, target: address(bytes, 24)? })
 }
 
 fn vlan(tag: u16) -> u16 {
@@ -110,6 +125,23 @@ fn vlan(tag: u16) -> u16 {
 
 fn number(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from(*bytes.get(at)?) * 256 + u16::from(*bytes.get(at + 1)?))
+}
+
+/// The source of an Ethernet header.
+pub(super) fn source_mac(frame: &[u8]) -> Option<[u8; 6]> {
+    mac(frame, 6)
+}
+
+/// The destination of an Ethernet header.
+pub(super) fn destination_mac(frame: &[u8]) -> Option<[u8; 6]> {
+    mac(frame, 0)
+}
+
+fn mac(bytes: &[u8], at: usize) -> Option<[u8; 6]> {
+    match bytes.get(at..at + 6)? {
+        [a, b, c, d, e, f] => Some([*a, *b, *c, *d, *e, *f]),
+        _ => None,
+    }
 }
 
 fn address(bytes: &[u8], at: usize) -> Option<Ipv4Addr> {

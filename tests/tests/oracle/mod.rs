@@ -5,9 +5,10 @@
 //! would, and every question is answered by looking at all of it: no tables, no caches, no wire order. It is
 //! slow, and easy to check against RFC 1122 section 3.3.4.2 and the documented behaviour.
 //!
-//! Two limits of the programs are part of what they promise, and therefore of the oracle: an interface speaks
+//! Three limits of the programs are part of what they promise, and therefore of the oracle: an interface speaks
 //! with one of its own IPv4 addresses in at most eight subnets (the hosts of [`crate::random`] stay below
-//! that), and a packet is redirected to one of the first four owners of its source.
+//! that), a packet is redirected to one of the first four owners of its source, and a frame for a group passes
+//! for a macvlan above the interface if that is among the first four owners of its address.
 
 pub(crate) mod example;
 pub(crate) mod frame;
@@ -17,9 +18,10 @@ pub(crate) mod owners;
 mod policy;
 mod prefix;
 mod redirect;
+mod uplinks;
 mod verdict;
 
-pub(crate) use host::{Address, Hop, Host, Interface, Kind, LocalRoute, Route};
-pub(crate) use policy::{Announce, Policy, Receive, Send, Unknown};
+pub(crate) use host::{Address, Forwarding, Hop, Host, Interface, Kind, Link, LocalRoute, Route, Rule};
+pub(crate) use policy::{Announce, Forwarded, Policy, Receive, Send, Unknown};
 pub(crate) use prefix::Prefix;
 pub(crate) use verdict::{Action, Crossing, Direction, Verdict, judge};

@@ -1,9 +1,9 @@
 //! Where an owner sends to.
 
-use std::{cmp::Reverse, net::IpAddr};
+use std::net::IpAddr;
 
 use super::{
-    host::{Hop, Host, Kind, MAIN, Route},
+    host::{Hop, Host, MAIN, OWN_PROTOCOL, Route, Rule},
     owners::Domain,
     prefix::{Prefix, is_link_local},
 };
@@ -11,35 +11,57 @@ use super::{
 impl Host {
     /// The next hop from an owner to a destination: RFC 1122's `route(src, dst, TOS) -> gateway`.
     ///
-    /// The longest prefix for which there is a route through the owner (lowest metric first) or, failing
-    /// that, a route through another interface by a gateway that is near the owner. Only routes of the
-    /// owner's own table count.
+    /// The longest prefix for which there is a route through the owner, in a table that a rule from an address of the owner
+    /// leads to or in the owner's own table, or, failing that, a route of the latter through another interface by a gateway
+    /// that is near the owner. In each table the lowest metric comes first.
     pub(crate) fn next_hop(&self, owner: u32, destination: IpAddr) -> Option<IpAddr> {
-        let mut routes = self.table_of(owner);
-        routes.retain(|route| route.destination.holds(destination));
-        // The sort is stable: among equals the first of the table stays the first.
-        routes.sort_by_key(|route| (Reverse(route.destination.length), route.metric));
-        for of_one_prefix in routes.chunk_by(|a, b| a.destination.length == b.destination.length) {
-            let hops: Vec<Hop> = of_one_prefix.iter().flat_map(|route| &route.hops).copied().collect();
-            if let Some(hop) = hops.iter().find(|hop| hop.interface == owner) {
+        let of_rules =
+            self.tables_by_rules(owner).into_iter().filter(|(ipv4, _)| *ipv4 == destination.is_ipv4());
+        let of_rules: Vec<u32> = of_rules.map(|(_, table)| table).collect();
+        let longest = Prefix::exact(destination).length;
+        (0..=longest).rev().find_map(|length| {
+            let own = self.hops(self.table_of(owner), destination, length);
+            let by_rules = of_rules.iter().flat_map(|table| {
+                self.hops(self.routes.iter().filter(|r| r.table == *table).collect(), destination, length)
+            });
+            if let Some(hop) = by_rules.chain(own.clone()).find(|hop| hop.interface == owner) {
                 return Some(hop.gateway.unwrap_or(destination));
             }
             let near =
-                |hop: &&Hop| hop.gateway.is_some_and(|gateway| self.is_near(owner, hop.interface, gateway));
-            if let Some(hop) = hops.iter().find(near) {
-                return hop.gateway;
-            }
-        }
-        None
+                |hop: &Hop| hop.gateway.is_some_and(|gateway| self.is_near(owner, hop.interface, gateway));
+            own.into_iter().find(near)?.gateway
+        })
+    }
+
+    /// The hops of a table for a destination by prefixes of this length, the best first.
+    fn hops(&self, mut table: Vec<&Route>, destination: IpAddr, length: u8) -> Vec<Hop> {
+        table.retain(|route| route.destination.length == length && route.destination.holds(destination));
+        // The sort is stable: among equals the first of the table stays the first.
+        table.sort_by_key(|route| route.metric);
+        table.iter().flat_map(|route| &route.hops).copied().collect()
+    }
+
+    /// The tables that rules from an address of an interface lead to, in the order of these rules, and whether they do so for
+    /// IPv4. A rule that looks at anything else says nothing of the packets that one asks about.
+    pub(super) fn tables_by_rules(&self, interface: u32) -> Vec<(bool, u32)> {
+        let addresses = self.interface(interface).map_or(&[][..], |interface| &interface.addresses);
+        let leads_to = |rule: &Rule| {
+            let is_plain = !rule.is_choosy && rule.mark.is_none_or(|(mark, _)| mark == 0);
+            let is_ours = rule.protocol == OWN_PROTOCOL;
+            let source = rule.source.filter(|_| is_plain && !is_ours && rule.table != MAIN)?;
+            let is_from_here = addresses.iter().any(|address| source.holds(address.local));
+            is_from_here.then_some((rule.ipv4, rule.table))
+        };
+        self.rules.iter().filter_map(leads_to).collect()
     }
 
     /// The routes of the domain of an interface.
     fn table_of(&self, interface: u32) -> Vec<&Route> {
         let table = match self.domain(interface) {
             Domain::Main => MAIN,
-            Domain::Vrf(vrf) => match self.interface(vrf).map(|vrf| &vrf.kind) {
-                Some(Kind::Vrf { table, .. }) => *table,
-                _ => return Vec::new(),
+            Domain::Vrf(vrf) => match self.table_of_vrf(vrf) {
+                Some(table) => table,
+                None => return Vec::new(),
             },
         };
         self.routes.iter().filter(|route| route.table == table).collect()

@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::host::{Address, Host, Interface, Kind, LOCAL, LocalRoute, MAIN};
+use super::{
+    host::{Address, Host, Interface, Kind, LOCAL, LocalRoute, MAIN},
+    prefix::Prefix,
+};
 
 /// The interfaces among which addresses are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,37 +34,92 @@ impl Host {
         }
     }
 
-    fn master(&self, index: u32) -> Option<&Interface> {
-        self.interfaces.iter().find(|interface| interface.kind.ports().contains(&index))
+    pub(super) fn master(&self, index: u32) -> Option<&Interface> {
+        self.interface(self.interface(index)?.master?)
+    }
+
+    /// The routing table of a VRF.
+    pub(super) fn table_of_vrf(&self, index: u32) -> Option<u32> {
+        match self.interface(index)?.kind {
+            Kind::Vrf(table) => Some(table),
+            _ => None,
+        }
+    }
+
+    /// Whether the addresses of an interface, or prefixes that are local by it, are its own and not everyone's.
+    ///
+    /// Uplinks keep theirs, and so does what is enforced, unless the operator says that it leads to a network that this host is
+    /// the router of. A VRF is no interface, but its ports are. Link-local addresses mean nothing elsewhere.
+    fn binds(&self, interface: &Interface, prefix: Prefix) -> bool {
+        let is_of_link = prefix.is_link_local() && interface.kind.has_wire();
+        is_of_link || interface.kind.is_vrf() || self.is_bound(interface)
+    }
+
+    /// Whether the addresses of an interface are its own, leaving aside what addresses they are.
+    pub(super) fn is_bound(&self, interface: &Interface) -> bool {
+        let is_enforced = interface.policy.as_ref().is_some_and(|policy| policy.binds);
+        is_enforced || self.uplinks().contains(&interface.index)
+    }
+
+    /// The bound interface that an unbound macvlan lies on: a virtual router's addresses are of that link, and of no other.
+    fn link_of_unbound_macvlan(&self, interface: &Interface) -> Option<&Interface> {
+        let is_unbound_macvlan = interface.kind == Kind::Macvlan && !self.is_bound(interface);
+        self.linked(interface).filter(|link| is_unbound_macvlan && self.is_bound(link))
     }
 
     /// The owners of an address in a domain, none of which is of another; `None` when it is foreign there.
     ///
-    /// They are the interfaces that it is configured on and those that a local route leads it to, then those
-    /// that the packets of these cross, wherever these are, and then those that are allowed to use it. Where
-    /// it is on an interface without a wire it is everyone's.
+    /// They are the interfaces that it is configured on, those that a local route leads it to or that the operator has given it
+    /// to, then those that the packets of these cross, wherever these are. Next come those that have it and don't bind it, and
+    /// then those that are allowed to use it. Where it is on an interface without a wire, or only on such as don't bind it, it is
+    /// everyone's.
     pub(crate) fn owners(&self, domain: Domain, address: IpAddr) -> Option<Owners> {
-        let configured = self.configured_with(address);
-        let mut routed = self.locally_routed(address);
-        let is_everyones = configured.iter().any(|i| !i.kind.has_wire() && self.domain(i.index) == domain)
-            || routed.iter().any(|(i, of)| !i.kind.has_wire() && *of == domain);
-        if is_everyones {
-            return Some(Owners::All);
+        let is_here = |interface: &u32| self.domain(*interface) == domain;
+        let mut configured = Vec::new();
+        let mut others = Vec::new();
+        let mut unbound = Vec::new();
+        for interface in self.configured_with(address) {
+            let is_of_domain = is_here(&interface.index);
+            if !interface.kind.has_wire() {
+                if is_of_domain {
+                    return Some(Owners::All);
+                }
+            } else if self.binds(interface, Prefix::exact(address)) {
+                configured.push(interface.index);
+            } else if let Some(link) = self.link_of_unbound_macvlan(interface) {
+                configured.extend([interface.index, link.index]);
+            } else if is_of_domain {
+                unbound.push(interface.index);
+            }
         }
-        routed.retain(|(interface, _)| interface.kind.has_wire());
-        routed.sort_by_key(|(interface, _)| interface.index);
-        let routed = routed.into_iter().map(|(interface, _)| interface);
-        let first: Vec<u32> = configured.into_iter().chain(routed).map(|interface| interface.index).collect();
+        for (interface, route) in self.locally_routed(address) {
+            let is_of_domain = self.domain_of_table(route.table) == Some(domain);
+            if !interface.kind.has_wire() {
+                if is_of_domain {
+                    return Some(Owners::All);
+                }
+            } else if self.binds(interface, route.destination) {
+                others.push(interface.index);
+            } else if is_of_domain {
+                unbound.push(interface.index);
+            }
+        }
+        others
+            .extend(self.interfaces.iter().filter(|interface| interface.is_given(address)).map(|i| i.index));
+        [&mut configured, &mut others, &mut unbound]
+            .into_iter()
+            .for_each(|interfaces| interfaces.sort_unstable());
+        let first = without_repeats(configured.into_iter().chain(others));
         let crossed: Vec<u32> = first.iter().flat_map(|interface| self.crossed_by(*interface)).collect();
 
-        let is_here = |interface: &u32| self.domain(*interface) == domain;
-        let mut owners = without_repeats(first.into_iter().chain(crossed).filter(is_here));
-        // To be allowed to use an address does not make it one of this host.
+        let owners = without_repeats(first.into_iter().chain(crossed).filter(is_here));
         if owners.is_empty() {
-            return None;
+            // To be allowed to use an address does not make it one of this host.
+            return if unbound.is_empty() { None } else { Some(Owners::All) };
         }
         let allowed = self.interfaces.iter().filter(|i| i.is_allowed(address)).map(|i| i.index);
-        owners = without_repeats(owners.into_iter().chain(allowed.filter(is_here)));
+        let more = unbound.into_iter().chain(allowed).filter(is_here);
+        let mut owners = without_repeats(owners.into_iter().chain(more));
         // Nothing leaves the host by a VRF device.
         owners.sort_by_key(|owner| self.interface(*owner).is_some_and(|owner| owner.kind.is_vrf()));
         Some(Owners::These(owners))
@@ -71,26 +129,28 @@ impl Host {
         self.interfaces.iter().filter(|i| i.addresses.iter().any(|a| a.local == address)).collect()
     }
 
-    /// Where local routes lead an address, and in which domain.
-    fn locally_routed(&self, address: IpAddr) -> Vec<(&Interface, Domain)> {
-        let leads_there = |route: &&LocalRoute| !route.by_kernel && route.destination.holds(address);
-        let target =
-            |route: &LocalRoute| Some((self.interface(route.interface)?, self.domain_of_table(route.table)?));
-        self.local_routes.iter().filter(leads_there).filter_map(target).collect()
+    /// Where local routes lead an address.
+    fn locally_routed(&self, address: IpAddr) -> Vec<(&Interface, &LocalRoute)> {
+        let leads_there = |route: &&LocalRoute| {
+            let is_looked_up = self.domain_of_table(route.table).is_some();
+            !route.by_kernel && route.destination.holds(address) && is_looked_up
+        };
+        let routes = self.local_routes.iter().filter(leads_there);
+        routes.filter_map(|route| Some((self.interface(route.interface)?, route))).collect()
     }
 
     /// The domain that looks its addresses up in this table. Other tables are those of rules, which are for
     /// transparent proxies and the like.
     pub(crate) fn domain_of_table(&self, table: u32) -> Option<Domain> {
-        let is_its_vrf = |i: &&Interface| matches!(i.kind, Kind::Vrf { table: its, .. } if its == table);
+        let is_its_vrf = |i: &&Interface| i.kind == Kind::Vrf(table);
         match table {
             MAIN | LOCAL => Some(Domain::Main),
             _ => self.interfaces.iter().find(is_its_vrf).map(|vrf| Domain::Vrf(vrf.index)),
         }
     }
 
-    /// What the packets of an interface cross, layer by layer.
-    fn crossed_by(&self, index: u32) -> Vec<u32> {
+    /// What the packets of an interface cross as they are, layer by layer.
+    pub(super) fn crossed_by(&self, index: u32) -> Vec<u32> {
         let mut crossed = Vec::new();
         let mut layer = self.directly_below(index);
         while !layer.is_empty() {
@@ -108,23 +168,45 @@ impl Host {
 
     fn directly_below(&self, index: u32) -> Vec<u32> {
         let Some(interface) = self.interface(index) else { return Vec::new() };
-        if let Kind::OnTopOf(lower) = interface.kind {
-            return vec![lower];
-        }
-        let mut ports = interface.kind.ports().to_vec();
-        ports.sort_unstable();
-        ports
+        let mut below: Vec<u32> = self.ports(index).map(|port| port.index).collect();
+        let crosses_its_link = match interface.kind {
+            // Its packets have a tag there, unless it is one that says nothing but a priority.
+            Kind::Vlan(number) => number == 0,
+            // They have a hardware address of their own there.
+            Kind::Macvlan => false,
+            // They are inside others there.
+            Kind::Tunnel => false,
+            // What leaves one end of a pair arrives at the other.
+            Kind::Other => !self.is_paired_here(interface),
+            Kind::Ipvlan => true,
+            Kind::Loopback | Kind::Dummy | Kind::Wire | Kind::Bridge | Kind::Bond | Kind::Vrf(_) => false,
+        };
+        below.extend(self.linked(interface).filter(|_| crosses_its_link).map(|link| link.index));
+        below
+    }
+
+    /// The macvlans and macvtaps of this host with this hardware address whose frames cross an interface: they lie on it, or on
+    /// something whose packets cross it.
+    pub(super) fn carried(&self, interface: &Interface, mac: [u8; 6]) -> impl Iterator<Item = &Interface> {
+        let on_top =
+            self.interfaces.iter().filter(move |above| above.kind == Kind::Macvlan && above.mac == mac);
+        on_top.filter(move |above| {
+            self.linked(above).is_some_and(|lower| {
+                lower.index == interface.index || self.crossed_by(lower.index).contains(&interface.index)
+            })
+        })
     }
 
     /// The address to ask for `target` with on an interface, by ARP: its own one in that subnet, else its
     /// first; `None` when it has none. Its own are those configured on it, and then those that it owns for
-    /// interfaces above it; but one of each subnet goes before all others. Nobody is asked in the name of
+    /// interfaces above it, which excludes what is everyone's; but one of each subnet goes before all others. Nobody is asked in the name of
     /// 127/8.
     pub(crate) fn address_to_ask_with(&self, interface: &Interface, target: Ipv4Addr) -> Option<Ipv4Addr> {
         let mut own = interface.addresses.clone();
         for above in &self.interfaces {
             if self.crossed_by(above.index).contains(&interface.index) {
-                own.extend(&above.addresses);
+                let is_own = |a: &&Address| self.binds(above, Prefix::exact(a.local));
+                own.extend(above.addresses.iter().filter(is_own));
             }
         }
         own.retain(|address| address.local.is_ipv4() && !address.local.is_loopback());

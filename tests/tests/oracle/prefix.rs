@@ -37,6 +37,18 @@ impl Prefix {
     pub(crate) fn is_link_local(&self) -> bool {
         matches!(self.address, IpAddr::V6(address) if self.length >= 10 && is_link_local(address))
     }
+
+    /// Whether all of it are addresses of groups.
+    pub(crate) fn is_multicast(&self) -> bool {
+        let least = if self.address.is_ipv4() { 4 } else { 8 };
+        self.length >= least && self.address.is_multicast()
+    }
+
+    /// Whether it is everything, or one of the few parts that a default route is made of where it is to go before another:
+    /// halves of IPv4 (VPNs do so), and of 2000::/3, all that is unicast of IPv6.
+    pub(crate) fn is_nearly_everything(&self) -> bool {
+        self.length <= if self.address.is_ipv4() { 1 } else { 4 }
+    }
 }
 
 impl fmt::Debug for Prefix {

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
-    frame::{Content, Discovery, Operation, read, read_bare},
+    frame::{Content, Discovery, IGMP, Operation, destination_mac, read, read_bare, source_mac},
     host::{Host, Interface},
     owners::Owners,
     policy::{Announce, Policy, Receive, Send, Unknown},
@@ -59,7 +59,12 @@ pub(crate) enum Action {
     },
     /// An ARP request goes on with this sender.
     AskAs(Ipv4Addr),
+    /// An IGMP message goes on with this source.
+    JoinAs(Ipv4Addr),
 }
+
+/// How many owners of an address are known to the programs each by itself.
+const KNOWN_OWNERS: usize = 4;
 
 /// What an address is to an interface.
 enum Relation {
@@ -73,50 +78,62 @@ enum Relation {
     Elsewhere(Vec<u32>),
 }
 
+/// Who has made a frame that leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Maker {
+    /// This host.
+    Host,
+    /// Another one, for which this host is a router: it has put its own hardware address in.
+    Routed,
+    /// Another one, for which this host is a switch.
+    Bridged,
+}
+
 /// Where a frame is judged.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     host: &'a Host,
     interface: &'a Interface,
     policy: &'a Policy,
+    crossing: &'a Crossing,
 }
 
 /// Judges a frame.
 pub(crate) fn judge(host: &Host, crossing: &Crossing) -> Verdict {
     let Some(interface) = host.interface(crossing.interface) else { return Verdict::Pass };
     let Some(policy) = &interface.policy else { return Verdict::Pass };
-    // What is forwarded or bridged is not this host's own.
-    if crossing.direction == Direction::Egress && crossing.arrived {
-        return Verdict::Pass;
-    }
-    let is_ethernet = interface.kind.is_ethernet();
-    let content = if is_ethernet {
+    let content = if interface.is_ethernet {
         read(&crossing.frame, crossing.tag_beside)
     } else {
         read_bare(&crossing.frame, crossing.protocol)
     };
-    let place = Place { host, interface, policy };
+    let place = Place { host, interface, policy, crossing };
+    if crossing.direction == Direction::Egress && place.maker() == Maker::Bridged {
+        // It is not of this host, whatever it is.
+        return Verdict::Pass;
+    }
     match (crossing.direction, content) {
         (_, None) => Verdict::Pass,
-        (Direction::Egress, Some(Content::Ip { source, destination, discovery })) => {
-            let to_group = if is_ethernet { crossing.frame[0] % 2 == 1 } else { is_group(destination) };
+        (Direction::Egress, Some(Content::TooManyTags)) => place.sent_too_many_tags(),
+        (Direction::Ingress, Some(Content::TooManyTags)) => place.received_too_many_tags(),
+        (Direction::Egress, Some(Content::Ip { source, destination, protocol, discovery })) => {
             let announced = match discovery {
                 Some(Discovery::Advertisement { target }) => place.announced(target),
                 Some(Discovery::Solicitation { .. }) | None => Verdict::Pass,
             };
-            announced.or_else(|| place.sent_datagram(source, destination, to_group))
+            announced.or_else(|| place.sent_datagram(source, destination, protocol))
         }
         (Direction::Ingress, Some(Content::Ip { destination, discovery, .. })) => {
-            let received = place.received_datagram(destination, crossing.decapsulated);
+            let received = place.received_datagram(destination);
             received.or_else(|| match discovery {
                 Some(Discovery::Solicitation { target }) => place.solicited(target),
                 Some(Discovery::Advertisement { .. }) | None => Verdict::Pass,
             })
         }
-        (Direction::Egress, Some(Content::Arp { operation, sender, target })) => {
+        (Direction::Egress, Some(Content::Arp { operation, hardware, sender, target })) => {
             // An announcement, "gratuitous ARP", is of its sender's own address.
             let asks = operation == Operation::Request && sender != target;
-            place.sent_arp(asks, sender, target)
+            place.sent_arp(asks, hardware, sender, target)
         }
         (Direction::Ingress, Some(Content::Arp { target, .. })) => place.received_arp(target),
     }
@@ -130,24 +147,116 @@ impl Verdict {
 }
 
 impl Place<'_> {
-    fn sent_datagram(self, source: IpAddr, destination: IpAddr, to_group: bool) -> Verdict {
-        let enforced = match self.policy.send {
-            Send::Redirect | Send::Drop => true,
-            Send::Observe => false,
-            Send::Off => return Verdict::Pass,
+    fn maker(self) -> Maker {
+        if !self.crossing.arrived {
+            Maker::Host
+        } else if !self.interface.is_ethernet || self.has_own_source() {
+            Maker::Routed
+        } else {
+            Maker::Bridged
+        }
+    }
+
+    /// Whether a frame comes from the hardware address of the interface.
+    fn has_own_source(self) -> bool {
+        source_mac(&self.crossing.frame) == Some(self.interface.mac)
+    }
+
+    /// Whether a frame that leaves is of a macvlan of this host, by this hardware address: it is judged there. One whose
+    /// addresses are everyone's has none to speak of.
+    fn is_of_one_above(self, source: Option<[u8; 6]>) -> bool {
+        let Some(source) = source.filter(|_| self.interface.is_ethernet) else { return false };
+        self.host.carried(self.interface, source).any(|above| self.host.is_bound(above))
+    }
+
+    /// Whether a frame that arrives is for a macvlan of this host too: by its hardware address, or as one for a group about an
+    /// address that is owned there.
+    fn is_for_one_above(self, owners: &[u32]) -> bool {
+        let Some(destination) = destination_mac(&self.crossing.frame).filter(|_| self.interface.is_ethernet)
+        else {
+            return false;
         };
+        let has_one_above = |mac| self.host.carried(self.interface, mac).next().is_some();
+        if destination[0] % 2 == 0 {
+            return has_one_above(destination);
+        }
+        let first = owners.iter().take(KNOWN_OWNERS).filter_map(|owner| self.host.interface(*owner));
+        { first }.any(|owner| has_one_above(owner.mac))
+    }
+
+    /// Whether a foreign source is none of this host's: guests speak for themselves.
+    fn passes_foreign(self) -> bool {
+        self.policy.unknown == Unknown::Pass || self.interface.is_ethernet && !self.has_own_source()
+    }
+
+    /// The switch for datagrams that leave.
+    fn send(self) -> Send {
+        match self.maker() {
+            Maker::Host => self.policy.send,
+            Maker::Routed => self.policy.send_forwarded(),
+            Maker::Bridged => Send::Off,
+        }
+    }
+
+    /// Nobody needs them, and the kernel would deliver what is behind them, whatever it is.
+    fn sent_too_many_tags(self) -> Verdict {
+        match is_enforced(self.send()) {
+            Some(enforced) if self.has_own_source() => too_many_tags(enforced),
+            _ => Verdict::Pass,
+        }
+    }
+
+    fn received_too_many_tags(self) -> Verdict {
+        let enforced = match self.policy.receive {
+            Receive::Drop => true,
+            Receive::Observe => false,
+            Receive::Off => return Verdict::Pass,
+        };
+        match destination_mac(&self.crossing.frame) {
+            Some(mac) if mac == self.interface.mac || mac[0] % 2 == 1 => too_many_tags(enforced),
+            _ => Verdict::Pass,
+        }
+    }
+
+    fn sent_datagram(self, source: IpAddr, destination: IpAddr, protocol: u8) -> Verdict {
+        let is_routed = self.maker() == Maker::Routed;
+        let send = self.send();
+        let Some(enforced) = is_enforced(send) else { return Verdict::Pass };
         let (reason, action) = match self.relation(source) {
             Relation::Fine => return Verdict::Pass,
-            Relation::Foreign if self.policy.unknown == Unknown::Pass => return Verdict::Pass,
+            Relation::Foreign if is_routed || self.passes_foreign() => return Verdict::Pass,
             Relation::Foreign => ("unknown_source", Action::Drop),
             Relation::Loopback => ("loopback", Action::Drop),
-            Relation::Elsewhere(_) if self.policy.send == Send::Drop => ("wrong_source", Action::Drop),
-            Relation::Elsewhere(owners) => redirect(self.host, &owners, destination, to_group),
+            Relation::Elsewhere(_) if self.is_of_one_above(source_mac(&self.crossing.frame)) => {
+                return Verdict::Pass;
+            }
+            // Whoever is a member of a group is so on one link: by another interface the message would say what is not so.
+            Relation::Elsewhere(_) if source.is_ipv4() && protocol == IGMP => {
+                ("igmp_rewritten", Action::JoinAs(self.address_towards(destination)))
+            }
+            Relation::Elsewhere(_) if send == Send::Drop => ("wrong_source", Action::Drop),
+            Relation::Elsewhere(owners) => {
+                let is_to_group = if self.interface.is_ethernet {
+                    self.crossing.frame[0] % 2 == 1
+                } else {
+                    is_group(destination)
+                };
+                redirect(self.host, &owners, destination, is_to_group)
+            }
         };
         Verdict::Violation { family: family(source), reason, action, enforced }
     }
 
-    fn received_datagram(self, destination: IpAddr, decapsulated: bool) -> Verdict {
+    /// An own address, or none.
+    fn address_towards(self, destination: IpAddr) -> Ipv4Addr {
+        match destination {
+            IpAddr::V4(destination) => self.host.address_to_ask_with(self.interface, destination),
+            IpAddr::V6(_) => None,
+        }
+        .unwrap_or(Ipv4Addr::UNSPECIFIED)
+    }
+
+    fn received_datagram(self, destination: IpAddr) -> Verdict {
         let enforced = match self.policy.receive {
             Receive::Drop => true,
             Receive::Observe => false,
@@ -157,7 +266,8 @@ impl Place<'_> {
             _ if is_group(destination) => return Verdict::Pass,
             Relation::Fine | Relation::Foreign => return Verdict::Pass,
             // A tunnel's end is an address like others; what comes out of the tunnel has crossed no wire.
-            Relation::Elsewhere(_) if decapsulated => return Verdict::Pass,
+            Relation::Elsewhere(_) if self.crossing.decapsulated => return Verdict::Pass,
+            Relation::Elsewhere(owners) if self.is_for_one_above(&owners) => return Verdict::Pass,
             Relation::Elsewhere(_) => "wrong_destination",
             Relation::Loopback => "loopback",
         };
@@ -174,40 +284,51 @@ impl Place<'_> {
     }
 
     fn announced(self, target: Ipv6Addr) -> Verdict {
-        self.dropped_for(target.into(), "ndp", "ndp_sender")
+        let is_of_one_above = |_: &[u32]| self.is_of_one_above(source_mac(&self.crossing.frame));
+        self.dropped_for(target.into(), "ndp", "ndp_sender", is_of_one_above)
     }
 
     fn solicited(self, target: Ipv6Addr) -> Verdict {
-        self.dropped_for(target.into(), "ndp", "ndp_target")
+        self.dropped_for(target.into(), "ndp", "ndp_target", |owners| self.is_for_one_above(owners))
     }
 
     fn received_arp(self, target: Ipv4Addr) -> Verdict {
-        self.dropped_for(target.into(), "arp", "arp_target")
+        self.dropped_for(target.into(), "arp", "arp_target", |owners| self.is_for_one_above(owners))
     }
 
     /// An address that this interface must not speak of, or be asked for.
-    fn dropped_for(self, address: IpAddr, family: &'static str, reason: &'static str) -> Verdict {
+    fn dropped_for(
+        self,
+        address: IpAddr,
+        family: &'static str,
+        reason: &'static str,
+        is_for_another: impl FnOnce(&[u32]) -> bool,
+    ) -> Verdict {
         let Some(enforced) = self.announces_strictly() else { return Verdict::Pass };
         let drop = |reason| Verdict::Violation { family, reason, action: Action::Drop, enforced };
         match self.relation(address) {
             Relation::Fine | Relation::Foreign => Verdict::Pass,
             Relation::Loopback => drop("loopback"),
+            Relation::Elsewhere(owners) if is_for_another(&owners) => Verdict::Pass,
             Relation::Elsewhere(_) => drop(reason),
         }
     }
 
-    fn sent_arp(self, asks: bool, sender: Ipv4Addr, target: Ipv4Addr) -> Verdict {
+    fn sent_arp(self, asks: bool, hardware: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> Verdict {
         let Some(enforced) = self.announces_strictly() else { return Verdict::Pass };
         let (reason, action) = match self.relation(sender.into()) {
             Relation::Fine => return Verdict::Pass,
-            Relation::Foreign if self.policy.unknown == Unknown::Pass => return Verdict::Pass,
+            Relation::Foreign if self.passes_foreign() => return Verdict::Pass,
             Relation::Foreign => ("unknown_source", Action::Drop),
             Relation::Loopback => ("loopback", Action::Drop),
+            Relation::Elsewhere(_) if self.is_of_one_above(Some(hardware)) => return Verdict::Pass,
             Relation::Elsewhere(_) if !asks => ("arp_sender", Action::Drop),
             // A datagram on the wrong interface must find a neighbour there, or it never comes to where it
             // can be redirected.
             Relation::Elsewhere(_) => match self.host.address_to_ask_with(self.interface, target) {
-                Some(own) => ("arp_rewritten", Action::AskAs(own)),
+                Some(own) if hardware == self.interface.mac => ("arp_rewritten", Action::AskAs(own)),
+                // Own addresses are not those of another hardware address.
+                Some(_) => ("arp_rewritten", Action::AskAs(Ipv4Addr::UNSPECIFIED)),
                 None if self.policy.send == Send::Drop => ("arp_sender", Action::Drop),
                 // An RFC 5227 probe claims nothing.
                 None => ("arp_rewritten", Action::AskAs(Ipv4Addr::UNSPECIFIED)),
@@ -234,6 +355,20 @@ impl Place<'_> {
             Some(Owners::These(owners)) => Relation::Elsewhere(owners),
         }
     }
+}
+
+/// Whether violations are prevented; `None` where nobody looks for them.
+fn is_enforced(send: Send) -> Option<bool> {
+    match send {
+        Send::Redirect | Send::Drop => Some(true),
+        Send::Observe => Some(false),
+        Send::Off => None,
+    }
+}
+
+fn too_many_tags(enforced: bool) -> Verdict {
+    // Whatever family it is of.
+    Verdict::Violation { family: "ipv4", reason: "priority_tags", action: Action::Drop, enforced }
 }
 
 fn family(address: IpAddr) -> &'static str {

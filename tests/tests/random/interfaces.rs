@@ -8,7 +8,9 @@ use proptest::{
 };
 
 use super::addresses::{Pool, nth};
-use crate::oracle::{Address, Announce, Interface, Kind, Policy, Prefix, Receive, Send, Unknown};
+use crate::oracle::{
+    Address, Announce, Forwarded, Forwarding, Interface, Kind, Link, Policy, Prefix, Receive, Send, Unknown,
+};
 
 /// The tables of VRFs count up from here.
 pub(super) const FIRST_TABLE_OF_VRF: u32 = 1000;
@@ -16,12 +18,13 @@ pub(super) const FIRST_TABLE_OF_VRF: u32 = 1000;
 /// All of an interface but its index, and whom it is connected with.
 #[derive(Clone, Debug)]
 pub(super) struct InterfaceRecipe {
-    kind: Shape,
+    shape: Shape,
     others: Vec<Index>,
     mac: [u8; 3],
     mtu: Index,
     up: bool,
     route_localnet: bool,
+    forwarding: Forwarding,
     addresses: Vec<Index>,
     crowd: Option<(Index, u8, u8)>,
     link_local: Option<u8>,
@@ -30,33 +33,64 @@ pub(super) struct InterfaceRecipe {
     policy: Option<PolicyRecipe>,
 }
 
-/// A kind of interface, as far as it can be had.
+/// What an interface is, as far as it can be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
-    Wire,
-    Tunnel,
-    Dummy,
-    Veth,
-    OnTop,
-    Over,
+    Alone(Kind, Header),
+    /// With a link here.
+    On(Kind, Header),
+    /// With a link in another network namespace.
+    OnElsewhere(Kind, Header),
+    /// The second end of a pair, if there is something that can be the first.
+    Paired,
+    /// With ports.
+    Over(Kind),
     Vrf,
+    /// A macvlan of a virtual router.
+    VirtualRouter,
 }
 
-/// A policy whose allowed prefixes are of addresses by their places in the pool, and shorter than these
-/// alone.
+/// What its frames start with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Header {
+    Ethernet,
+    None,
+}
+
+/// A policy whose prefixes are of addresses by their places in the pool, and shorter than these alone.
 #[derive(Clone, Debug)]
-struct PolicyRecipe(Policy, Vec<(Index, u8)>);
+struct PolicyRecipe {
+    policy: Policy,
+    allow: Vec<(Index, u8)>,
+    owns: Vec<(Index, u8)>,
+}
+
+fn shapes() -> impl Strategy<Value = Shape> {
+    use Header::Ethernet;
+    let other = prop_oneof![3 => Just(Ethernet), 1 => Just(Header::None)];
+    prop_oneof![
+        8 => Just(Shape::Alone(Kind::Wire, Ethernet)),
+        2 => Just(Shape::Alone(Kind::Tunnel, Header::None)),
+        1 => Just(Shape::Alone(Kind::Tunnel, Ethernet)),
+        1 => Just(Shape::Alone(Kind::Dummy, Ethernet)),
+        1 => other.prop_map(|header| Shape::Alone(Kind::Other, header)),
+        1 => Just(Shape::On(Kind::Tunnel, Header::None)),
+        2 => prop_oneof![Just(0), Just(7)].prop_map(|number| Shape::On(Kind::Vlan(number), Ethernet)),
+        4 => Just(Shape::On(Kind::Macvlan, Ethernet)),
+        2 => Just(Shape::On(Kind::Ipvlan, Ethernet)),
+        1 => Just(Shape::On(Kind::Other, Ethernet)),
+        1 => Just(Shape::OnElsewhere(Kind::Macvlan, Ethernet)),
+        4 => Just(Shape::OnElsewhere(Kind::Other, Ethernet)),
+        2 => Just(Shape::Paired),
+        2 => Just(Shape::Over(Kind::Bridge)),
+        2 => Just(Shape::Over(Kind::Bond)),
+        1 => Just(Shape::Over(Kind::Other)),
+        3 => Just(Shape::Vrf),
+        1 => Just(Shape::VirtualRouter),
+    ]
+}
 
 pub(super) fn interfaces() -> impl Strategy<Value = InterfaceRecipe> {
-    let kind = prop_oneof![
-        8 => Just(Shape::Wire),
-        2 => Just(Shape::Tunnel),
-        1 => Just(Shape::Dummy),
-        3 => Just(Shape::Veth),
-        4 => Just(Shape::OnTop),
-        2 => Just(Shape::Over),
-        3 => Just(Shape::Vrf),
-    ];
     let addresses = prop_oneof![
         1 => vec(any::<Index>(), 0),
         7 => vec(any::<Index>(), 1..5),
@@ -66,22 +100,26 @@ pub(super) fn interfaces() -> impl Strategy<Value = InterfaceRecipe> {
     // More than the programs keep with the interface, next to each other and mostly its alone.
     let crowd = option::weighted(0.2, (any::<Index>(), 16..200u8, 6..40u8));
     let addresses = (addresses, crowd, option::weighted(0.6, 1..4u8), option::weighted(0.05, any::<bool>()));
-    let state = (prop::bool::weighted(0.85), prop::bool::weighted(0.15), prop::bool::weighted(0.9));
-    let link = (kind, vec(any::<Index>(), 1..6), any::<[u8; 3]>(), any::<Index>());
-    (link, state, addresses, option::weighted(0.9, policies())).prop_map(
+    let forwarding = (prop::bool::weighted(0.25), prop::bool::weighted(0.25))
+        .prop_map(|(ipv4, ipv6)| Forwarding { ipv4, ipv6 });
+    let state =
+        (prop::bool::weighted(0.85), prop::bool::weighted(0.15), forwarding, prop::bool::weighted(0.9));
+    let link = (shapes(), vec(any::<Index>(), 1..6), any::<[u8; 3]>(), any::<Index>());
+    (link, state, addresses, option::weighted(0.75, policies())).prop_map(
         |(
-            (kind, others, mac, mtu),
-            (up, route_localnet, connected),
+            (shape, others, mac, mtu),
+            (up, route_localnet, forwarding, connected),
             (addresses, crowd, link_local, loopback),
             policy,
         )| {
             InterfaceRecipe {
-                kind,
+                shape,
                 others,
                 mac,
                 mtu,
                 up,
                 route_localnet,
+                forwarding,
                 addresses,
                 crowd,
                 link_local,
@@ -94,17 +132,22 @@ pub(super) fn interfaces() -> impl Strategy<Value = InterfaceRecipe> {
 }
 
 fn policies() -> impl Strategy<Value = PolicyRecipe> {
-    let allow =
-        prop_oneof![2 => vec((any::<Index>(), lengths()), 0), 1 => vec((any::<Index>(), lengths()), 1..4)];
+    let prefix = || (any::<Index>(), lengths());
+    let allow = prop_oneof![2 => vec(prefix(), 0), 1 => vec(prefix(), 1..4)];
+    let owns = prop_oneof![5 => vec(prefix(), 0), 1 => vec(prefix(), 1..3)];
     (
         select(vec![Send::Redirect, Send::Redirect, Send::Redirect, Send::Drop, Send::Observe, Send::Off]),
         select(vec![Receive::Drop, Receive::Drop, Receive::Observe, Receive::Off]),
         select(vec![Announce::Enforce, Announce::Enforce, Announce::Observe, Announce::Off]),
         select(vec![Unknown::Pass, Unknown::Drop]),
-        allow,
+        select(vec![Forwarded::Enforce, Forwarded::Enforce, Forwarded::Observe, Forwarded::Off]),
+        (allow, owns, any::<bool>()),
     )
-        .prop_map(|(send, receive, announce, unknown, allow)| {
-            PolicyRecipe(Policy { send, receive, announce, unknown, allow: Vec::new() }, allow)
+        .prop_map(|(send, receive, announce, unknown, forwarded, (allow, owns, binds))| {
+            let (allowed, owned) = (Vec::new(), Vec::new());
+            let policy =
+                Policy { send, receive, announce, unknown, forwarded, allow: allowed, owns: owned, binds };
+            PolicyRecipe { policy, allow, owns }
         })
 }
 
@@ -114,47 +157,83 @@ pub(super) fn lengths() -> impl Strategy<Value = u8> {
 }
 
 impl InterfaceRecipe {
-    /// Only interfaces that are there `before` can be below, so that there is no circle.
-    pub(super) fn build(&self, index: u32, before: &[Interface], pool: &Pool, mtus: &[u32]) -> Interface {
-        let kind = self.kind_among(before);
+    /// Only interfaces that are there `before` can be below, so that there is no circle. Those that get a new master, or become
+    /// the end of a pair, are told so.
+    pub(super) fn build(&self, index: u32, before: &mut [Interface], pool: &Pool, mtus: &[u32]) -> Interface {
+        let (kind, link, header) = self.place(index, before);
+        let is_ethernet = header == Header::Ethernet;
         let [a, b, c] = self.mac;
+        let mac = match (self.shape, kind) {
+            (Shape::VirtualRouter, Kind::Macvlan) => [0, 0, 0x5e, 0, 1 + a % 2, b],
+            // A bond speaks with the hardware address of its first port.
+            (_, Kind::Bond) => before
+                .iter()
+                .find(|other| other.master == Some(index))
+                .map_or([2, 0, 0, a, b, c], |port| port.mac),
+            _ if is_ethernet => [2, 0, 0, a, b, c],
+            _ => [0; 6],
+        };
         Interface {
             index,
-            mac: if kind.is_ethernet() { [2, 0, 0, a, b, c] } else { [0; 6] },
+            master: None,
+            link,
+            is_ethernet,
+            mac,
             mtu: *self.mtu.get(mtus),
             up: self.up,
             route_localnet: self.route_localnet,
+            forwarding: self.forwarding,
             addresses: self.addresses_of(pool),
             policy: self.policy.as_ref().filter(|_| kind.has_wire()).map(|policy| policy.build(pool)),
             kind,
         }
     }
 
-    fn kind_among(&self, before: &[Interface]) -> Kind {
-        let with_wire: Vec<&Interface> = before.iter().filter(|other| other.kind != Kind::Loopback).collect();
-        let ethernet = || with_wire.iter().filter(|other| other.kind.is_ethernet() && !other.kind.is_vrf());
-        let one_of = |candidates: Vec<u32>| match candidates[..] {
+    fn place(&self, index: u32, before: &mut [Interface]) -> (Kind, Link, Header) {
+        let others = |is_wanted: fn(&Interface) -> bool| {
+            let is_other = |other: &&Interface| other.kind != Kind::Loopback && is_wanted(other);
+            before.iter().filter(is_other).map(|other| other.index).collect::<Vec<u32>>()
+        };
+        let one_of = |candidates: &[u32]| match candidates {
             [] => None,
-            _ => Some(*self.others[0].get(&candidates)),
+            _ => Some(*self.others[0].get(candidates)),
         };
-        let ports = |candidates: Vec<u32>| match candidates[..] {
-            [] => Vec::new(),
-            _ => free_ports(self.others.iter().map(|pick| *pick.get(&candidates)), before),
+        // The kernel puts a macvlan on another one's link, and so an ipvlan.
+        let lowers = others(|i| i.is_ethernet && !i.kind.is_vrf() && i.kind != Kind::Macvlan);
+        let ethernet_ports = others(|i| i.is_ethernet && !i.kind.is_vrf() && i.master.is_none());
+        let vrf_ports = others(|i| !i.kind.is_vrf() && i.master.is_none());
+        let peers = others(|i| i.kind == Kind::Other && i.link == Link::None);
+        let mut enslave = |candidates: &[u32]| {
+            let ports =
+                self.others.iter().filter(|_| !candidates.is_empty()).map(|pick| *pick.get(candidates));
+            let ports: Vec<u32> = ports.collect();
+            before.iter_mut().filter(|i| ports.contains(&i.index)).for_each(|port| port.master = Some(index));
         };
-        let kind = match self.kind {
-            Shape::Wire => None,
-            Shape::Tunnel => Some(Kind::Tunnel),
-            Shape::Dummy => Some(Kind::Dummy),
-            Shape::Veth => one_of(ethernet().map(|other| other.index).collect()).map(Kind::VethTo),
-            Shape::OnTop => one_of(ethernet().map(|other| other.index).collect()).map(Kind::OnTopOf),
-            Shape::Over => Some(Kind::Over(ports(ethernet().map(|other| other.index).collect()))),
-            Shape::Vrf => {
-                let candidates = with_wire.iter().filter(|other| !other.kind.is_vrf());
-                let ports = ports(candidates.map(|other| other.index).collect());
-                Some(Kind::Vrf { table: FIRST_TABLE_OF_VRF + before.len() as u32, ports })
+        match self.shape {
+            Shape::Alone(kind, header) => (kind, Link::None, header),
+            Shape::OnElsewhere(kind, header) => (kind, Link::Elsewhere, header),
+            Shape::On(kind, header) => match one_of(&lowers) {
+                Some(lower) => (kind, Link::To(lower), header),
+                None => (Kind::Wire, Link::None, Header::Ethernet),
+            },
+            Shape::VirtualRouter => match one_of(&lowers) {
+                Some(lower) => (Kind::Macvlan, Link::To(lower), Header::Ethernet),
+                None => (Kind::Wire, Link::None, Header::Ethernet),
+            },
+            Shape::Paired => {
+                let peer = one_of(&peers);
+                before.iter_mut().filter(|i| Some(i.index) == peer).for_each(|i| i.link = Link::To(index));
+                (Kind::Other, peer.map_or(Link::None, Link::To), Header::Ethernet)
             }
-        };
-        kind.unwrap_or(Kind::Wire)
+            Shape::Over(kind) => {
+                enslave(&ethernet_ports);
+                (kind, Link::None, Header::Ethernet)
+            }
+            Shape::Vrf => {
+                enslave(&vrf_ports);
+                (Kind::Vrf(FIRST_TABLE_OF_VRF + before.len() as u32), Link::None, Header::Ethernet)
+            }
+        }
     }
 
     fn addresses_of(&self, pool: &Pool) -> Vec<Address> {
@@ -193,17 +272,9 @@ fn plain(local: [u16; 8], length: u8) -> Address {
 
 impl PolicyRecipe {
     fn build(&self, pool: &Pool) -> Policy {
-        let Self(policy, allow) = self;
-        let allow = allow.iter().map(|(address, shorter)| pool.prefix(*address, *shorter));
-        Policy { allow: allow.collect(), ..policy.clone() }
+        let prefixes = |recipes: &[(Index, u8)]| {
+            recipes.iter().map(|(address, shorter)| pool.prefix(*address, *shorter)).collect()
+        };
+        Policy { allow: prefixes(&self.allow), owns: prefixes(&self.owns), ..self.policy.clone() }
     }
-}
-
-/// Those of `candidates` that are not yet a port of something, in the order of their indices.
-fn free_ports(candidates: impl Iterator<Item = u32>, others: &[Interface]) -> Vec<u32> {
-    let is_port = |index: &u32| others.iter().any(|other| other.kind.ports().contains(index));
-    let mut ports: Vec<u32> = candidates.filter(|candidate| !is_port(candidate)).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    ports
 }

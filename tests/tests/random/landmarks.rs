@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{addresses::nth, entropy::Entropy};
-use crate::oracle::{Host, Interface, LocalRoute, Prefix, owners::Domain};
+use crate::oracle::{Host, Interface, Kind, LocalRoute, Prefix, owners::Domain};
 
 /// A host, and for each interface what its packets can be about.
 pub(crate) struct Landmarks<'a> {
@@ -12,6 +12,7 @@ pub(crate) struct Landmarks<'a> {
     pub(super) enforced: Vec<usize>,
     addresses: OfBoth,
     prefixes: OfBoth,
+    macs: Vec<[u8; 6]>,
 }
 
 /// An interface, and the addresses that are its own, those of its domain, and those of elsewhere.
@@ -20,6 +21,8 @@ pub(super) struct Landmark<'a> {
     own: OfBoth,
     of_others: OfBoth,
     allowed: OfBoth,
+    /// The hardware addresses of macvlans that lie on it or on something else.
+    above: Vec<[u8; 6]>,
 }
 
 /// Addresses with their prefixes, of IPv4 and IPv6.
@@ -68,13 +71,33 @@ impl<'a> Landmarks<'a> {
             let of_domain = |route: &&LocalRoute| host.domain_of_table(route.table) == Some(*domain);
             of_others.extend(host.local_routes.iter().filter(of_domain).map(|route| route.destination));
             let mut allowed = OfBoth::default();
+            let policies = host.interfaces.iter().filter_map(|other| other.policy.as_ref());
+            of_others.extend(policies.flat_map(|policy| policy.owns.clone()));
             allowed.extend(interface.policy.iter().flat_map(|policy| policy.allow.clone()));
-            Landmark { interface, own, of_others, allowed }
+            let above = host.interfaces.iter().filter(|above| above.kind == Kind::Macvlan);
+            let is_on_it = |above: &&Interface| {
+                let lower = host.linked(above).map(|lower| lower.index);
+                lower == Some(interface.index) || lower.is_some() && lower == interface.master
+            };
+            let above = above.filter(is_on_it).map(|above| above.mac).collect();
+            Landmark { interface, own, of_others, allowed, above }
         });
         let all: Vec<Landmark> = all.collect();
         let is_enforced = |position: &usize| all[*position].interface.policy.is_some();
         let enforced = (0..all.len()).filter(is_enforced).collect();
-        Self { all, enforced, addresses, prefixes }
+        let macs = host.interfaces.iter().filter(|i| i.is_ethernet).map(|interface| interface.mac).collect();
+        Self { all, enforced, addresses, prefixes, macs }
+    }
+
+    /// A hardware address that is likely to matter on an interface: mostly its own.
+    pub(super) fn pick_mac(&self, here: &Landmark, entropy: &mut Entropy) -> [u8; 6] {
+        let picked = match entropy.choice(&[14, if here.above.is_empty() { 0 } else { 6 }, 2, 3]) {
+            0 => Some(&here.interface.mac),
+            1 => entropy.one_of(&here.above),
+            2 => entropy.one_of(&self.macs),
+            _ => None,
+        };
+        picked.copied().unwrap_or([2, 0, 0, 0, 0, 1])
     }
 
     /// An address that is likely to matter on an interface; where the host has none, one that is foreign.

@@ -8,7 +8,7 @@ use super::{
     entropy::{BYTES, Entropy, Generator},
     landmarks::{Family, Landmark, Landmarks},
 };
-use crate::oracle::{Crossing, Direction};
+use crate::oracle::{Crossing, Direction, frame::IGMP};
 
 /// A packet, but for the host whose addresses it carries.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,9 @@ pub(crate) fn packets() -> impl Strategy<Value = PacketRecipe> {
 const GROUP: [u8; 6] = [0x33, 0x33, 0xff, 0, 0, 1];
 const STATION: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
+/// What a network layer's header is most often followed by.
+const UDP: u8 = 17;
+
 impl PacketRecipe {
     /// The next one of a generator.
     pub(crate) fn next(generator: &mut Generator) -> Self {
@@ -34,12 +37,14 @@ impl PacketRecipe {
         let entropy = &mut Entropy::new(&self.0);
         let direction = if entropy.chance(85) { Direction::Ingress } else { Direction::Egress };
         let here = pick_interface(host, entropy);
-        let arrived = entropy.chance(12);
+        let arrived = entropy.chance(50);
         let decapsulated = direction == Direction::Ingress && entropy.chance(25);
-        let is_ethernet = here.interface.kind.is_ethernet();
-        let (tag_beside, header) = if is_ethernet { ethernet(entropy) } else { (0, Vec::new()) };
-        let (protocol, network, destination) = network(host, here, is_ethernet, entropy);
+        let is_ethernet = here.interface.is_ethernet;
+        let (tag_beside, header) =
+            if is_ethernet { ethernet(host, here, direction, entropy) } else { (0, Vec::new()) };
         let mut frame = header;
+        let sender = frame.get(6..12).unwrap_or(&STATION).to_vec();
+        let (protocol, network, destination) = network(host, here, &sender, is_ethernet, entropy);
         if is_ethernet {
             let is_group = destination.is_some_and(|destination| destination.is_multicast());
             if entropy.chance(if is_group { 230 } else { 70 }) {
@@ -73,15 +78,31 @@ fn pick_interface<'a, 'b>(host: &'b Landmarks<'a>, entropy: &mut Entropy) -> &'b
 }
 
 /// A tag that the kernel holds beside the frame, and the start of the frame, up to the EtherType.
-fn ethernet(entropy: &mut Entropy) -> (u16, Vec<u8>) {
+fn ethernet(
+    host: &Landmarks,
+    here: &Landmark,
+    direction: Direction,
+    entropy: &mut Entropy,
+) -> (u16, Vec<u8>) {
     let beside = match entropy.choice(&[16, 2, 1]) {
         0 => 0,
         1 => priority_tag(entropy),
         _ => entropy.number(),
     };
-    let mut header = [STATION, [2, 0, 0, 0, 0, 1]].concat();
-    let tags = match entropy.choice(&[14, 3, 1, 1]) {
+    let mac = host.pick_mac(here, entropy);
+    let mut header = match direction {
+        Direction::Egress => [STATION, mac],
+        Direction::Ingress => [mac, STATION],
+    }
+    .concat();
+    let tags = match entropy.choice(&[140, 30, 10, 10, 5]) {
         3 => 3 + entropy.byte() % 4,
+        // Around the most that are looked through.
+        4 => {
+            let most = 14 + usize::from(entropy.byte() % 5);
+            header.extend([0x81, 0x00, 0xa0, 0x00].repeat(most));
+            0
+        }
         tags => tags as u8,
     };
     for _ in 0..tags {
@@ -101,6 +122,7 @@ fn priority_tag(entropy: &mut Entropy) -> u16 {
 fn network(
     host: &Landmarks,
     here: &Landmark,
+    sender: &[u8],
     is_ethernet: bool,
     entropy: &mut Entropy,
 ) -> (u16, Vec<u8>, Option<IpAddr>) {
@@ -108,7 +130,7 @@ fn network(
         0 => ipv4(host, here, entropy),
         1 => ipv6(host, here, entropy),
         2 => discovery(host, here, entropy),
-        3 => arp(host, here, entropy),
+        3 => arp(host, here, sender, entropy),
         _ => other(entropy),
     }
 }
@@ -121,7 +143,14 @@ fn ipv4(host: &Landmarks, here: &Landmark, entropy: &mut Entropy) -> (u16, Vec<u
     };
     let [source, destination] = [(); 2].map(|()| host.pick(here, Family::Ipv4, entropy));
     let mut packet = vec![first];
-    packet.extend(entropy.filler(11));
+    packet.extend(entropy.filler(8));
+    let protocol = match entropy.choice(&[12, 4, 1]) {
+        0 => UDP,
+        1 => IGMP,
+        _ => entropy.byte(),
+    };
+    packet.push(protocol);
+    packet.extend(entropy.filler(2));
     push(&mut packet, source);
     push(&mut packet, destination);
     let length = usize::from(entropy.byte() % 64);
@@ -170,7 +199,12 @@ fn fixed_header(next_header: u8, source: IpAddr, destination: IpAddr, entropy: &
     packet
 }
 
-fn arp(host: &Landmarks, here: &Landmark, entropy: &mut Entropy) -> (u16, Vec<u8>, Option<IpAddr>) {
+fn arp(
+    host: &Landmarks,
+    here: &Landmark,
+    hardware: &[u8],
+    entropy: &mut Entropy,
+) -> (u16, Vec<u8>, Option<IpAddr>) {
     let operation = match entropy.choice(&[7, 5, 1]) {
         0 => 1,
         1 => 2,
@@ -184,7 +218,12 @@ fn arp(host: &Landmarks, here: &Landmark, entropy: &mut Entropy) -> (u16, Vec<u8
     };
     let sender = host.pick(here, Family::Ipv4, entropy);
     let target = if entropy.chance(80) { sender } else { host.pick(here, Family::Ipv4, entropy) };
-    packet.extend(entropy.filler(6));
+    // Mostly the same as in the Ethernet header.
+    if entropy.chance(40) {
+        packet.extend(host.pick_mac(here, entropy));
+    } else {
+        packet.extend(hardware);
+    }
     push(&mut packet, sender);
     packet.extend(entropy.filler(6));
     push(&mut packet, target);

@@ -14,16 +14,16 @@ use super::{
     interfaces::lengths,
 };
 use crate::oracle::{
-    Hop, Host, Interface, Kind, LocalRoute, Prefix, Route,
-    host::{LOCAL, MAIN},
+    Hop, Host, Interface, Kind, LocalRoute, Prefix, Route, Rule,
+    host::{LOCAL, MAIN, OWN_PROTOCOL},
     owners::Domain,
 };
 
 /// An index that no interface has; routes to it are those of interfaces that have just gone.
 const GONE: u32 = 99;
 
-/// A table that belongs to no VRF: one of a rule.
-const OF_A_RULE: u32 = 100;
+/// Tables that belong to no VRF, but perhaps to a rule.
+const OF_RULES: [u32; 3] = [100, 101, 102];
 
 /// Where routes lead besides the subnets of addresses.
 const DESTINATIONS: [(Ipv4Addr, u8); 8] = [
@@ -93,7 +93,19 @@ enum TableRecipe {
     Main,
     Local,
     OfVrf(Index),
-    OfRule,
+    OfRule(u32),
+}
+
+/// A rule.
+#[derive(Clone, Debug)]
+pub(super) struct RuleRecipe {
+    /// The address that it is for, and how much shorter the prefix is than that.
+    source: Option<(Index, u8)>,
+    ipv4: bool,
+    table: TableRecipe,
+    protocol: u8,
+    mark: Option<(u32, u32)>,
+    is_choosy: bool,
 }
 
 pub(super) fn routes() -> impl Strategy<Value = RouteRecipe> {
@@ -139,8 +151,37 @@ fn tables() -> impl Strategy<Value = TableRecipe> {
         5 => Just(TableRecipe::Main),
         2 => Just(TableRecipe::Local),
         4 => any::<Index>().prop_map(TableRecipe::OfVrf),
-        1 => Just(TableRecipe::OfRule),
+        5 => select(OF_RULES.to_vec()).prop_map(TableRecipe::OfRule),
     ]
+}
+
+pub(super) fn rules() -> impl Strategy<Value = RuleRecipe> {
+    let source = option::weighted(0.85, (any::<Index>(), lengths()));
+    let table = prop_oneof![
+        8 => select(OF_RULES.to_vec()).prop_map(TableRecipe::OfRule),
+        1 => tables(),
+    ];
+    let protocol = prop_oneof![8 => Just(0), 2 => Just(3), 1 => Just(OWN_PROTOCOL)];
+    let mark = option::weighted(0.2, (select(vec![0, 1]), select(vec![1, u32::MAX])));
+    (source, any::<bool>(), table, protocol, mark, prop::bool::weighted(0.1)).prop_map(
+        |(source, ipv4, table, protocol, mark, is_choosy)| RuleRecipe {
+            source,
+            ipv4,
+            table,
+            protocol,
+            mark,
+            is_choosy,
+        },
+    )
+}
+
+impl RuleRecipe {
+    pub(super) fn build(&self, host: &Host, pool: &Pool) -> Rule {
+        let source = self.source.map(|(address, shorter)| pool.prefix(address, shorter));
+        let (table, _) = self.table.build(host);
+        let ipv4 = source.map_or(self.ipv4, |source| source.address.is_ipv4());
+        Rule { ipv4, source, table, protocol: self.protocol, mark: self.mark, is_choosy: self.is_choosy }
+    }
 }
 
 impl TableRecipe {
@@ -157,14 +198,14 @@ impl TableRecipe {
             }
             Self::Main | Self::OfVrf(_) => (MAIN, of_domain(Domain::Main)),
             Self::Local => (LOCAL, of_domain(Domain::Main)),
-            Self::OfRule => (OF_A_RULE, Vec::new()),
+            Self::OfRule(table) => (*table, of_domain(Domain::Main)),
         }
     }
 }
 
 fn vrf(interface: &Interface) -> Option<(u32, u32)> {
     match interface.kind {
-        Kind::Vrf { table, .. } => Some((interface.index, table)),
+        Kind::Vrf(table) => Some((interface.index, table)),
         _ => None,
     }
 }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use mhebpf_ebpf::{
-    ArpOperation, Network, Packet,
-    packet::{DiscoveryKind, parse, parse_without_ethernet},
+    ArpOperation, Mac, Network, Packet,
+    packet::{DiscoveryKind, locate, parse, parse_without_ethernet},
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -80,6 +80,9 @@ fn every_vlan_but_number_0_passes() {
 
 /// What is read in an Ethernet frame, and the tag beside it.
 fn content(frame: &[u8], tag_beside: u16) -> Option<Content> {
+    if locate(frame, tag_beside)?.is_tagged() {
+        return Some(Content::TooManyTags);
+    }
     let packet = parse(frame, tag_beside)?;
     assert_eq!(packet.group, frame[0] & 1 == 1);
     Some(content_of(&packet))
@@ -95,11 +98,13 @@ fn content_of(packet: &Packet) -> Content {
         Network::Ipv4(datagram) => Content::Ip {
             source: IpAddr::V4(datagram.source.into()),
             destination: IpAddr::V4(datagram.destination.into()),
+            protocol: datagram.protocol,
             discovery: None,
         },
         Network::Ipv6(datagram, discovery) => Content::Ip {
             source: IpAddr::V6(datagram.source.into()),
             destination: IpAddr::V6(datagram.destination.into()),
+            protocol: datagram.protocol,
             discovery: match discovery.kind {
                 DiscoveryKind::None => None,
                 DiscoveryKind::Solicitation => {
@@ -115,8 +120,14 @@ fn content_of(packet: &Packet) -> Content {
                 ArpOperation::Request => Operation::Request,
                 ArpOperation::Reply => Operation::Reply,
             },
+            hardware: octets(arp.hardware),
             sender: arp.sender.into(),
             target: arp.target.into(),
         },
     }
+}
+
+fn octets(mac: Mac) -> [u8; 6] {
+    let [a, b, c, d, e, f, ..] = mac.to_number().to_le_bytes();
+    [a, b, c, d, e, f]
 }

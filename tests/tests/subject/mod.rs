@@ -5,10 +5,10 @@ pub(crate) mod model;
 use std::net::IpAddr;
 
 use mhebpf_ebpf::{
-    Action as Done, Direction as Way, Iface, Tables as _, Verdict as Decided,
-    decide::{Act, decide},
+    Action as Done, Direction as Way, Frame as _, Iface, Mac, Metadata, Tables as _, Verdict as Decided,
+    decide::{Act, behind_tags, decide},
     glance,
-    packet::{NEXT_HEADER_ICMPV6, parse, parse_without_ethernet},
+    packet::{NEXT_HEADER_ICMPV6, locate, parse_at, parse_without_ethernet},
 };
 
 pub(crate) use self::model::tables;
@@ -20,7 +20,6 @@ pub(crate) type Tables = mhebpf::model::Tables;
 /// The verdict of the pure decision, reached as the programs reach it.
 pub(crate) fn verdict(tables: &Tables, crossing: &Crossing) -> Verdict {
     let direction = match crossing.direction {
-        Direction::Egress if crossing.arrived => return Verdict::Pass,
         Direction::Egress => Way::Egress,
         Direction::Ingress => Way::Ingress,
     };
@@ -53,14 +52,42 @@ fn verdict_at_close_look(
     iface: &Iface,
     glanced: bool,
 ) -> Verdict {
+    let frame = crossing.frame.as_slice();
     let packet = if iface.has_ethernet() {
-        parse(crossing.frame.as_slice(), crossing.tag_beside)
+        match locate(frame, crossing.tag_beside) {
+            Some(location) if location.is_tagged() => {
+                return in_words(tables, behind_tags(direction, iface, crossing));
+            }
+            location => location.and_then(|location| parse_at(frame, location)),
+        }
     } else {
-        parse_without_ethernet(crossing.frame.as_slice(), crossing.protocol)
+        parse_without_ethernet(frame, crossing.protocol)
     };
     let Some(packet) = packet else { return Verdict::Pass };
-    let decapsulated = || crossing.decapsulated;
-    in_words(tables, decide(tables, direction, crossing.interface, iface, &packet, glanced, decapsulated))
+    in_words(tables, decide(tables, direction, crossing.interface, iface, &packet, glanced, crossing))
+}
+
+/// What the programs ask the kernel, or read in the frame.
+impl Metadata for Crossing {
+    fn has_arrived(&self) -> bool {
+        self.arrived
+    }
+
+    fn is_decapsulated(&self) -> bool {
+        self.decapsulated
+    }
+
+    fn source_mac(&self) -> Mac {
+        mac(&self.frame, 6)
+    }
+
+    fn destination_mac(&self) -> Mac {
+        mac(&self.frame, 0)
+    }
+}
+
+fn mac(frame: &[u8], offset: usize) -> Mac {
+    Mac::new(frame.read(offset).unwrap_or_default())
 }
 
 /// A verdict of the code under test in the words of the oracle.
@@ -85,6 +112,7 @@ fn done(tables: &Tables, action: Done) -> Action {
             Action::SendToGroupBy { owner, source: tables.iface(owner).map_or([0xff; 6], |owner| owner.mac) }
         }
         (Act::RewriteSender, Some(IpAddr::V4(sender))) if owner == 0 => Action::AskAs(sender),
+        (Act::RewriteSource, Some(IpAddr::V4(source))) if owner == 0 => Action::JoinAs(source),
         _ => unreachable!("{action:?} lacks something, or has too much"),
     }
 }

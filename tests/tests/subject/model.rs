@@ -6,7 +6,8 @@ use mhebpf::model::{self, host::prefix};
 use mhebpf_ebpf::{Announce as Announced, Receive as Received, Send as Sent, Unknown as Stranger};
 
 use crate::oracle::{
-    Announce, Host, Interface, Kind, LocalRoute, Policy, Receive, Send, Unknown, owners::Domain,
+    Announce, Host, Interface, Kind, Link, LocalRoute, Policy, Prefix, Receive, Rule, Send, Unknown,
+    owners::Domain,
 };
 
 /// The tables that the daemon would write for this host.
@@ -21,21 +22,19 @@ pub(crate) fn policies_of(host: &Host) -> BTreeMap<u32, model::Policy> {
 
 /// The host, without what is enforced on it.
 pub(crate) fn model_of(host: &Host) -> model::Host {
-    let mut links: BTreeMap<u32, model::Link> = host.interfaces.iter().map(|i| (i.index, link(i))).collect();
-    for interface in &host.interfaces {
-        for port in interface.kind.ports() {
-            links.entry(*port).and_modify(|link| link.master = Some(interface.index));
-        }
-    }
+    let links = host.interfaces.iter().map(|interface| (interface.index, link(interface))).collect();
     let addresses = host.interfaces.iter().flat_map(|interface| {
         interface.addresses.iter().map(|address| model::Address {
             ifindex: interface.index,
             local: address.local,
             subnet: prefix(address.peer.unwrap_or(address.local), address.length),
             tentative: false,
+            host_scope: false,
         })
     });
-    let routes = host.routes.iter().map(|route| model::Route {
+    // Those of tables for which nobody asks are left out as they are read.
+    let known = host.routes.iter().filter(|route| host.is_known(route));
+    let routes = known.map(|route| model::Route {
         table: route.table,
         destination: prefix(route.destination.address, route.destination.length),
         metric: route.metric,
@@ -48,8 +47,10 @@ pub(crate) fn model_of(host: &Host) -> model::Host {
     });
     model::Host {
         other_routes: Vec::new(),
+        remembered: Vec::new(),
         addresses: addresses.collect(),
         routes: routes.collect(),
+        rules: host.rules.iter().zip(1..).map(|(rule, priority)| self::rule(rule, priority)).collect(),
         local_routes: host.local_routes.iter().filter_map(|route| local_route(host, route)).collect(),
         links,
     }
@@ -66,43 +67,68 @@ fn local_route(host: &Host, route: &LocalRoute) -> Option<model::LocalRoute> {
     Some(model::LocalRoute { domain, prefix, ifindex: route.interface })
 }
 
+fn rule(rule: &Rule, priority: u32) -> model::Rule {
+    let Rule { ipv4, source, table, protocol, mark, is_choosy } = *rule;
+    let source = source.map(|source| prefix(source.address, source.length));
+    model::Rule { ipv4, priority, source, table, protocol, mark, selects: is_choosy }
+}
+
 fn link(interface: &Interface) -> model::Link {
-    let (kind, below) = match interface.kind {
-        Kind::Loopback => (model::LinkKind::Loopback, None),
-        Kind::Dummy => (model::LinkKind::Dummy, None),
-        Kind::Wire => (model::LinkKind::Other, None),
-        Kind::Tunnel => (model::LinkKind::Tunnel, None),
-        Kind::VethTo(peer) => (model::LinkKind::Veth, Some(peer)),
-        Kind::OnTopOf(lower) => (model::LinkKind::Stacked, Some(lower)),
-        Kind::Over(_) => (model::LinkKind::Aggregate, None),
-        Kind::Vrf { table, .. } => (model::LinkKind::Vrf { table }, None),
+    let kind = match interface.kind {
+        Kind::Loopback => model::LinkKind::Loopback,
+        Kind::Dummy => model::LinkKind::Dummy,
+        Kind::Wire => model::LinkKind::Wire,
+        Kind::Vlan(id) => model::LinkKind::Vlan { id },
+        Kind::Macvlan => model::LinkKind::Macvlan,
+        Kind::Ipvlan => model::LinkKind::Ipvlan,
+        Kind::Bridge => model::LinkKind::Bridge,
+        Kind::Bond => model::LinkKind::Bond,
+        Kind::Vrf(table) => model::LinkKind::Vrf { table },
+        Kind::Tunnel => model::LinkKind::Tunnel,
+        Kind::Other => model::LinkKind::Other,
     };
-    let is_ethernet = interface.kind.is_ethernet();
+    let framing = match interface.kind {
+        Kind::Loopback => model::Framing::Unknown,
+        _ if interface.is_ethernet => model::Framing::Ethernet,
+        _ => model::Framing::Bare,
+    };
     model::Link {
         index: interface.index,
         name: format!("eth{}", interface.index),
         kind,
-        framing: if is_ethernet { model::Framing::Ethernet } else { model::Framing::Bare },
-        mac: Some(interface.mac).filter(|_| is_ethernet),
+        framing,
+        mac: Some(interface.mac).filter(|_| interface.is_ethernet),
         mtu: interface.mtu,
         up: interface.up,
-        master: None,
-        link: below,
-        link_elsewhere: false,
+        master: interface.master,
+        link: match interface.link {
+            Link::To(index) => Some(index),
+            Link::None | Link::Elsewhere => None,
+        },
+        link_elsewhere: interface.link == Link::Elsewhere,
         route_localnet: interface.route_localnet,
-        router: false,
+        forwards: interface.forwarding.ipv4,
+        router: interface.forwarding.ipv6,
+        arp_ignore: 0,
         strict_reverse_path: false,
     }
 }
 
+fn sent(send: Send) -> Sent {
+    match send {
+        Send::Redirect => Sent::Redirect,
+        Send::Drop => Sent::Drop,
+        Send::Observe => Sent::Observe,
+        Send::Off => Sent::Off,
+    }
+}
+
 fn policy(policy: &Policy) -> model::Policy {
+    let prefixes =
+        |prefixes: &[Prefix]| prefixes.iter().map(|each| prefix(each.address, each.length)).collect();
     model::Policy {
-        send: match policy.send {
-            Send::Redirect => Sent::Redirect,
-            Send::Drop => Sent::Drop,
-            Send::Observe => Sent::Observe,
-            Send::Off => Sent::Off,
-        },
+        send: sent(policy.send),
+        forwarded: sent(policy.send_forwarded()),
         receive: match policy.receive {
             Receive::Drop => Received::Drop,
             Receive::Observe => Received::Observe,
@@ -117,6 +143,8 @@ fn policy(policy: &Policy) -> model::Policy {
             Unknown::Pass => Stranger::Pass,
             Unknown::Drop => Stranger::Drop,
         },
-        allow: policy.allow.iter().map(|allowed| prefix(allowed.address, allowed.length)).collect(),
+        allow: prefixes(&policy.allow),
+        owns: prefixes(&policy.owns),
+        binds: policy.binds,
     }
 }

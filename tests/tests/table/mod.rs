@@ -6,7 +6,9 @@
 mod discovery;
 mod received;
 mod sent;
+mod stacked;
 mod switches;
+mod transit;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -116,10 +118,23 @@ fn frame_to_all(network: &[u8]) -> Vec<u8> {
     ethernet(&TO_ALL, &[], network)
 }
 
-/// A packet across an interface that has Ethernet headers.
-fn crossing(direction: Direction, interface: u32, frame: Vec<u8>) -> Crossing {
+/// A packet across an interface that has Ethernet headers: from its hardware address or, if it is not for a group, to it.
+fn crossing(direction: Direction, interface: u32, mut frame: Vec<u8>) -> Crossing {
+    match direction {
+        Direction::Egress => sign(&mut frame, mac(interface)),
+        Direction::Ingress if frame[0] % 2 == 0 => frame[..6].copy_from_slice(&mac(interface)),
+        Direction::Ingress => {}
+    }
     let protocol = u16::from_be_bytes([frame[12], frame[13]]);
     Crossing { direction, interface, arrived: false, decapsulated: false, tag_beside: 0, protocol, frame }
+}
+
+/// Puts a hardware address in as the source, of the frame and of ARP.
+fn sign(frame: &mut [u8], mac: [u8; 6]) {
+    frame[6..12].copy_from_slice(&mac);
+    if frame[12..14] == [0x08, 0x06] {
+        frame[22..28].copy_from_slice(&mac);
+    }
 }
 
 /// A packet across an interface that has none, with its protocol before it.

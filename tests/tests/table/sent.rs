@@ -155,15 +155,3 @@ fn arp_is_sent_in_the_name_of_the_interface_itself() {
         expect_in_all_modes(&crossing(Egress, interface, packet), redirecting, dropping);
     }
 }
-
-/// What is routed or bridged is not this host's own.
-#[test]
-fn what_is_forwarded_passes() {
-    for family in FAMILIES {
-        for source in [family.of_eth1, family.loopback, family.of_storage] {
-            let mut forwarded = crossing(Egress, ETH0, frame(&ip(source, family.remote)));
-            forwarded.arrived = true;
-            expect_in_all_modes(&forwarded, PASSES, PASSES);
-        }
-    }
-}

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::Result;
+use mhebpf::model::uplinks::Uplinks;
 use mhebpf_ebpf::{
     AddressTables as _, FurtherOwnerKey, INLINE_OWNERS, Ipv4, Ipv6, Owners, OwnersKey, Tables as _,
 };
@@ -10,7 +11,7 @@ use proptest::{collection::vec, prelude::*};
 
 use crate::{
     oracle::{
-        Host,
+        Host, Interface,
         owners::{Domain, Owners as Expected},
     },
     random::{check, hosts},
@@ -35,6 +36,20 @@ fn the_next_hops_are_the_oracles_on_random_hosts() -> Result<()> {
                 prop_assert_eq!(found, expected, "{} to {}", owner, destination);
             }
         }
+        Ok(())
+    })
+}
+
+#[test]
+fn the_uplinks_are_the_oracles_on_random_hosts() -> Result<()> {
+    check(2000, &hosts(), |host| {
+        let found = Uplinks::of(&subject::model::model_of(&host));
+        prop_assert_eq!(found.uplinks.into_iter().collect::<Vec<u32>>(), host.uplinks());
+        let can_leave = |interface: &&Interface| interface.kind.has_wire() && !interface.kind.is_vrf();
+        let expected =
+            host.interfaces.iter().filter(can_leave).filter(|interface| host.is_downlink(interface));
+        let expected: Vec<u32> = expected.map(|interface| interface.index).collect();
+        prop_assert_eq!(found.downlinks.into_iter().collect::<Vec<u32>>(), expected);
         Ok(())
     })
 }
