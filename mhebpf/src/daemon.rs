@@ -314,7 +314,7 @@ impl Daemon<'_> {
         }
         self.lasting.settle(&host, &selection.enforced, &self.attachments);
         let steered = self.steer(&host, &selection, &placed, exact, events);
-        new.iter().for_each(|ifindex| self.warn_of_reverse_path_filter(&host, *ifindex));
+        new.iter().for_each(|ifindex| self.warn_of_sysctls(&host, *ifindex));
         self.log_selection(&host, selection);
         self.log_remembered(&host);
         if self.settings.announces {

@@ -38,6 +38,9 @@ fn wanted_rules(lab: &Lab) -> Result<Vec<String>> {
         receive: Receive::Drop,
         announce: Announce::Enforce,
         unknown: Unknown::Pass,
+        forwarded: Send::Redirect,
+        owns: Vec::new(),
+        binds: true,
         allow: Vec::new(),
     };
     lab.host.run(|| {

@@ -105,6 +105,7 @@ fn link(index: u32) -> Link {
         forwards: false,
         router: false,
         arp_ignore: 0,
+        arp_filter: false,
         strict_reverse_path: false,
     }
 }

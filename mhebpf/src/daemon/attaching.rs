@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use mhebpf_ebpf::Send;
+use mhebpf_ebpf::{Announce, Send};
 use tracing::{info, warn};
 
 use super::Daemon;
@@ -74,21 +74,28 @@ impl Daemon<'_> {
         }
     }
 
-    /// Answers to a redirected packet come back through the owner, while the route still points elsewhere.
-    pub(super) fn warn_of_reverse_path_filter(&self, host: &Host, ifindex: u32) {
+    /// Warns of sysctls by which the kernel itself keeps to its routes, where these lead through another interface than the owner:
+    /// answers to a redirected packet come back through the owner, and its addresses are asked for there.
+    pub(super) fn warn_of_sysctls(&self, host: &Host, ifindex: u32) {
         // With rules for the source, the kernel looks up the way back by them too.
         let mut left_out = self.steerer.kept().left_out.iter();
         let is_steered = self.wants() == Wanted::Rules
             && !left_out.any(|left_out| left_out.what == Object::Interface(ifindex));
-        if !is_steered
-            && let Some(link) = host.links.get(&ifindex)
-            && link.strict_reverse_path
-            && self.policies.get(&ifindex).is_some_and(|policy| policy.send == Send::Redirect)
-        {
+        let Some(link) = host.links.get(&ifindex).filter(|_| !is_steered) else { return };
+        let Some(policy) = self.policies.get(&ifindex) else { return };
+        let name = &link.name;
+        if link.strict_reverse_path && policy.send == Send::Redirect {
             warn!(
                 "rp_filter is strict on {name}: the kernel will discard answers to redirected packets there; set \
-                 net.ipv4.conf.{name}.rp_filter to 2 (loose), which holds whatever net.ipv4.conf.all.rp_filter is",
-                name = link.name
+                 net.ipv4.conf.{name}.rp_filter to 2 (loose), which holds whatever net.ipv4.conf.all.rp_filter is"
+            );
+        }
+        let shares_subnet = || uplinks::shared_subnets(host).values().any(|all| all.contains(&ifindex));
+        if link.arp_filter && policy.announce == Announce::Enforce && shares_subnet() {
+            warn!(
+                "arp_filter is on for {name}: the kernel does not answer there for an address whose route leads through \
+                 another interface, and mhebpf has no other interface answer for it; set net.ipv4.conf.{name}.arp_filter and \
+                 net.ipv4.conf.all.arp_filter to 0, or run with --steer rules"
             );
         }
     }

@@ -65,6 +65,8 @@ pub struct Link {
     pub router: bool,
     /// `net.ipv4.conf.*.arp_ignore`: which requests the kernel answers.
     pub arp_ignore: u8,
+    /// `net.ipv4.conf.*.arp_filter` is on: only requests are answered whose answer the kernel would route through the link.
+    pub arp_filter: bool,
     /// `net.ipv4.conf.*.rp_filter` is strict (1): a datagram is discarded unless the route to its source
     /// leads back here.
     pub strict_reverse_path: bool,

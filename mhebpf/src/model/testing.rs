@@ -22,6 +22,7 @@ pub(crate) fn link(index: u32, kind: LinkKind) -> Link {
         forwards: false,
         router: false,
         arp_ignore: 0,
+        arp_filter: false,
         strict_reverse_path: false,
     }
 }

@@ -46,6 +46,7 @@ pub(super) fn link(message: &LinkMessage, everywhere: Everywhere) -> Link {
         forwards: false,
         router: false,
         arp_ignore: everywhere.arp_ignore,
+        arp_filter: everywhere.arp_filter > 0,
         strict_reverse_path: everywhere.rp_filter == 1,
     };
     for attribute in &message.attributes {
@@ -81,6 +82,7 @@ fn sysctls(families: &[AfSpecUnspec], everywhere: Everywhere, link: &mut Link) {
                     link.forwards = own.forwarding > 0;
                     link.arp_ignore =
                         everywhere.arp_ignore.max(u8::try_from(own.arp_ignore).unwrap_or_default());
+                    link.arp_filter = everywhere.arp_filter.max(own.arpfilter) > 0;
                     link.strict_reverse_path = everywhere.rp_filter.max(own.rp_filter) == 1;
                 }
             }
@@ -147,6 +149,7 @@ pub(super) struct Everywhere {
     route_localnet: i32,
     rp_filter: i32,
     arp_ignore: u8,
+    arp_filter: i32,
 }
 
 impl Everywhere {
@@ -157,7 +160,12 @@ impl Everywhere {
             text.ok().and_then(|value| value.trim().parse().ok()).unwrap_or(0)
         };
         let arp_ignore = u8::try_from(read("arp_ignore")).unwrap_or_default();
-        Self { route_localnet: read("route_localnet"), rp_filter: read("rp_filter"), arp_ignore }
+        Self {
+            route_localnet: read("route_localnet"),
+            rp_filter: read("rp_filter"),
+            arp_ignore,
+            arp_filter: read("arp_filter"),
+        }
     }
 }
 

@@ -110,6 +110,7 @@ fn link(interface: &Interface) -> model::Link {
         forwards: interface.forwarding.ipv4,
         router: interface.forwarding.ipv6,
         arp_ignore: 0,
+        arp_filter: false,
         strict_reverse_path: false,
     }
 }

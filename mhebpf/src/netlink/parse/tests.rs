@@ -210,8 +210,12 @@ fn sysctls_of_a_link_count_together_with_those_of_all() {
 
 #[test]
 fn of_a_link_without_an_address_family_those_of_all_count() {
-    let link = link(&LinkMessage::default(), Everywhere { route_localnet: 1, rp_filter: 1, arp_ignore: 1 });
-    assert!(link.route_localnet && link.strict_reverse_path && !link.router && link.arp_ignore == 1);
+    let link = link(
+        &LinkMessage::default(),
+        Everywhere { route_localnet: 1, rp_filter: 1, arp_ignore: 1, arp_filter: 1 },
+    );
+    assert!(link.route_localnet && link.strict_reverse_path && !link.router);
+    assert!(link.arp_ignore == 1 && link.arp_filter);
 }
 
 #[test]
