@@ -183,12 +183,12 @@ fn own(number: u32) -> [IpAddr; 2] {
 fn tables(count: u32, unknown: Unknown) -> Tables {
     let addresses = (1..=count).flat_map(own).map(|local| {
         let subnet = prefix(local, if local.is_ipv4() { 24 } else { 64 });
-        Address { ifindex: ETH0, local, subnet, tentative: false }
+        Address { ifindex: ETH0, local, subnet, tentative: false, host_scope: false }
     });
     let link = Link {
         index: ETH0,
         name: "eth0".to_owned(),
-        kind: LinkKind::Other,
+        kind: LinkKind::Wire,
         framing: Framing::Ethernet,
         mac: Some([2, 0, 0, 0, 0, 1]),
         mtu: 1500,
@@ -197,7 +197,9 @@ fn tables(count: u32, unknown: Unknown) -> Tables {
         link: None,
         link_elsewhere: false,
         route_localnet: false,
+        forwards: false,
         router: false,
+        arp_ignore: 0,
         strict_reverse_path: false,
     };
     let policy = Policy {
@@ -205,7 +207,10 @@ fn tables(count: u32, unknown: Unknown) -> Tables {
         receive: Receive::Drop,
         announce: Announce::Enforce,
         unknown,
+        forwarded: Send::Redirect,
         allow: Vec::new(),
+        owns: Vec::new(),
+        binds: true,
     };
     let links = BTreeMap::from([(ETH0, link)]);
     let host = Host { links, addresses: addresses.collect(), ..Host::default() };

@@ -3,10 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Result;
+use mhebpf_tests::stay_on_one_cpu;
 
 use crate::{
     ALL_NODES, egress,
-    frames::{MACS, PRIORITY_TAG, REQUEST, TO_ALL, arp, ethernet, ip},
+    frames::{MACS, PRIORITY_TAG, REQUEST, TO_ALL, arp, ethernet, igmp, ip},
     kernel::{DROP, Kernel, PASS, REDIRECT, Trial, with_kernel},
     oracle::{
         Direction, Policy, Verdict,
@@ -179,6 +180,28 @@ fn an_arp_request_for_another_interface_asks_as_the_interface_itself() -> Result
                 assert_eq!((ran.code, ran.frame), (PASS, egress(interface, request(sender)).frame));
             }
         }
+        Ok(())
+    })
+}
+
+/// Be it known as a flow that is redirected, or for one station.
+#[test]
+fn an_igmp_message_of_another_interface_leaves_with_an_own_address() -> Result<()> {
+    with_kernel(|kernel| {
+        stay_on_one_cpu()?;
+        let mut trial = Trial::new(kernel, example(&Policy::STRONG))?;
+        let report = igmp(OF_ETH1);
+        let group = Ipv4Addr::new(224, 0, 0, 22);
+        for macs in [&TO_ALL, &MACS] {
+            for tags in [&[][..], &[PRIORITY_TAG]] {
+                trial.run(&egress(ETH0, ethernet(macs, tags, &ip(OF_ETH1, group))), [0; 20])?;
+                for interface in [ETH0, ADDRESSLESS] {
+                    let verdict = trial.run(&egress(interface, ethernet(macs, tags, &report)), [0; 20])?;
+                    assert!(matches!(verdict, Verdict::Violation { reason: "igmp_rewritten", .. }));
+                }
+            }
+        }
+        assert_eq!(trial.finish()?, 12);
         Ok(())
     })
 }
