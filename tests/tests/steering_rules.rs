@@ -38,7 +38,10 @@ fn wanted_rules(lab: &Lab) -> Result<Vec<String>> {
         receive: Receive::Drop,
         announce: Announce::Enforce,
         unknown: Unknown::Pass,
+        forwarded: Send::Redirect,
         allow: Vec::new(),
+        owns: Vec::new(),
+        binds: true,
     };
     lab.host.run(|| {
         let host = Dumper::connect()?.snapshot()?.host;
