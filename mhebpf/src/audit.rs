@@ -9,6 +9,8 @@ pub mod finding;
 pub mod nftables;
 pub mod read;
 pub mod report;
+pub mod roles;
+pub mod rule;
 pub mod snapshot;
 pub mod sysctls;
 
@@ -22,6 +24,7 @@ use crate::{
     cli::{AuditOptions, Format},
     console::{self, Colours},
     model::{Host, Selector},
+    settings::Settings,
     usage::UsageError,
 };
 
@@ -38,16 +41,19 @@ pub enum Outcome {
 ///
 /// # Errors
 ///
-/// When links, addresses or routes can't be read; [`UsageError`] when the patterns match no interface.
+/// When links, addresses or routes can't be read; [`UsageError`] when the patterns match no interface, or the configuration
+/// file can't be understood.
 pub fn run(options: &AuditOptions) -> Result<Outcome> {
     let host = read::host()?;
+    let (settings, _) =
+        Settings::load(&options.as_for_run()).map_err(|error| UsageError::new(format!("{error:#}")))?;
     let selector = if options.interfaces.is_empty() {
-        Selector::Uplinks { downlinks: false }
+        Selector::Uplinks { downlinks: settings.binds_downlinks() }
     } else {
         Selector::Matching(options.interfaces.clone())
     };
     check_selection(&host, &selector, &options.interfaces)?;
-    let snapshot = read::complete(host, &selector)?;
+    let snapshot = read::complete(host, &selector, &settings)?;
     let findings = checks::findings(&snapshot);
     let outcome = if findings.iter().any(|finding| finding.severity < Severity::Note) {
         Outcome::Findings

@@ -205,9 +205,14 @@ impl Lab {
         let mut daemon = Daemon::spawn(&self.host, arguments)?;
         daemon.wait_ready()?;
         if !arguments.contains(&"observe") {
-            daemon.enforces(&self.judge);
+            self.hold_to(&mut daemon);
         }
         Ok(daemon)
+    }
+
+    /// Has the judge watch from now on, until a daemon that was not started by the lab is told to stop.
+    pub fn hold_to(&self, daemon: &mut Daemon) {
+        daemon.enforces(&self.judge);
     }
 
     /// Marks the present moment in the capture. Frames are told from earlier ones by the kernel's own time stamps.

@@ -8,6 +8,7 @@ use std::{
         unix::process::CommandExt as _,
     },
     panic,
+    path::Path,
     process::{Command, Stdio},
     thread,
 };
@@ -49,6 +50,16 @@ impl NetNs {
         }
         ns.ip("link set lo up")?;
         Ok(ns)
+    }
+
+    /// Opens a namespace that a file stands for: somebody else's, whose settings are left as they are.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such file.
+    pub fn open(label: &str, path: &Path) -> Result<Self> {
+        let file = fs::File::open(path).with_context(|| format!("opening the network namespace {label}"))?;
+        Ok(Self { label: label.to_owned(), fd: file.into() })
     }
 
     /// A path that `ip link … netns PATH` understands.
@@ -129,6 +140,15 @@ impl NetNs {
     /// At the first that fails.
     pub fn ip_batch(&self, lines: &str) -> Result<()> {
         self.tool("ip", "-batch -", lines).map(drop)
+    }
+
+    /// Loads rules of nftables.
+    ///
+    /// # Errors
+    ///
+    /// When `nft` is missing or fails, with what it said.
+    pub fn nft(&self, rules: &str) -> Result<()> {
+        self.tool("nft", "-f -", rules).map(drop)
     }
 
     /// Sets a sysctl, `net.ipv4.ip_forward` say, of this namespace.

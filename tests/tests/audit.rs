@@ -294,6 +294,21 @@ fn without_privileges_it_says_what_it_could_not_read() -> Result<()> {
     lab.finish()
 }
 
+/// Where addresses are translated matters on hosts that forward only.
+#[test]
+fn without_privileges_it_says_that_translation_could_not_be_read() -> Result<()> {
+    if !features::require(Feature::Nftables)? {
+        return Ok(());
+    }
+    let lab = Lab::article()?;
+    lab.host.sysctl("net.ipv4.ip_forward", "1")?;
+    let printed = mhebpf_without_privileges(&lab.host, &["audit", "-o", "json"])?;
+    let document = document(&printed, SCHEMA)?;
+    let mut unread = document["unread"].as_array().into_iter().flatten();
+    assert!(unread.any(|unread| unread["what"] == "chains of nftables for NAT"), "{document:#}");
+    lab.finish()
+}
+
 #[test]
 fn sessions_and_bound_sockets_are_found() -> Result<()> {
     let lab = Lab::builder().links(2).links_in_second_subnet(1).build()?;

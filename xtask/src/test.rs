@@ -43,14 +43,24 @@ pub(crate) fn task(arguments: &[OsString]) -> ExitCode {
     if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Programs that only some tests run, which say so where they are missing, and their Debian packages.
-const OPTIONAL_TOOLS: [(&str, &str); 1] = [("keepalived", "keepalived")];
+/// Programs that only some tests run, which say so where they are missing, and their Debian packages. Where the client is not in
+/// the package of the engine it has one of its own, hence the order.
+const OPTIONAL_TOOLS: [(&str, &str); 6] = [
+    ("keepalived", "keepalived"),
+    ("nft", "nftables"),
+    ("iptables", "iptables"),
+    ("busybox", "busybox-static"),
+    ("dockerd", "docker.io"),
+    ("docker", "docker-cli"),
+];
 
-/// Failing to is no failure: the tests that want them are skipped.
+/// Failing to is no failure: the tests that want them are skipped. One by one, since a distribution may lack some.
 fn install_what_some_tests_use() {
-    let missing = setup::missing_among(&OPTIONAL_TOOLS);
-    if !missing.is_empty() && apt::available() && apt::install("test", &missing).is_err() {
-        println!("test: going on without {}", missing.join(" "));
+    for tool in OPTIONAL_TOOLS {
+        let missing = setup::missing_among(&[tool]);
+        if !missing.is_empty() && apt::available() && apt::install("test", &missing).is_err() {
+            println!("test: going on without {}", missing.join(" "));
+        }
     }
 }
 

@@ -59,6 +59,8 @@ pub(crate) struct Case {
     pub(crate) key: Key,
     pub(crate) content: Content,
     pub(crate) prelude: Prelude,
+    /// The host forwards it.
+    pub(crate) forwarded: bool,
     /// What the program must answer.
     pub(crate) answer: i32,
     pub(crate) host: Setting,
@@ -110,6 +112,15 @@ pub(crate) fn all() -> Vec<Case> {
         cases.extend(datagrams("violation, redirect", Whose::Elsewhere, key, count, Send::Redirect));
     }
     cases.extend(datagrams("violation, drop", Whose::Elsewhere, Key::Hot, FEW, Send::Drop));
+    for (what, whose, key, count) in [
+        ("foreign, forwarded", Whose::Foreign, Key::Hot, FEW),
+        ("foreign, forwarded", Whose::Foreign, Key::Random, FEW),
+        ("translated, redirect", Whose::Elsewhere, Key::Hot, FEW),
+    ] {
+        let all = datagrams(what, whose, key, count, Send::Redirect).into_iter();
+        let sent = all.filter(|case| case.direction == Direction::Egress);
+        cases.extend(sent.map(|case| Case { forwarded: true, ..case }));
+    }
     for (what, whose, count) in [
         ("own", Whose::Own, 8),
         ("own", Whose::Own, MOST),
@@ -180,6 +191,7 @@ fn datagrams(what: &'static str, whose: Whose, key: Key, count: u32, send: Send)
                     forgets_redirect: answer == REDIRECT,
                     address: (key != Key::Hot).then_some(written),
                 },
+                forwarded: false,
                 answer,
                 host: Setting { count, send, unknown: Unknown::Pass },
             });
@@ -198,6 +210,7 @@ fn discovery() -> Vec<Case> {
         key: Key::Hot,
         content,
         prelude: Prelude::default(),
+        forwarded: false,
         answer,
         host: Setting { count: FEW, send: Send::Redirect, unknown: Unknown::Pass },
     };

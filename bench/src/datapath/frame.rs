@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::host::{NEIGHBOUR, NEIGHBOUR6};
+use super::host::{ETH1, NEIGHBOUR, NEIGHBOUR6};
 
 /// The addresses that an ARP packet or a datagram carries.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,8 @@ pub(crate) fn frame(content: Content) -> Vec<u8> {
             (0x86dd, ipv6(58, &source.octets(), &target.octets(), &solicitation))
         }
     };
-    let macs = [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1];
+    // What is a violation crosses ETH1.
+    let macs = [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, ETH1 as u8];
     let mut frame = [&macs[..], &u16::to_be_bytes(ethertype), &network].concat();
     frame.resize(frame.len().max(SHORTEST), 0);
     frame
@@ -75,6 +76,6 @@ fn ipv6(next_header: u8, source: &[u8; 16], destination: &[u8; 16], payload: &[u
 }
 
 fn arp(operation: u8, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
-    let fixed = [0, 1, 0x08, 0x00, 6, 4, 0, operation, 2, 0, 0, 0, 0, 1];
+    let fixed = [0, 1, 0x08, 0x00, 6, 4, 0, operation, 2, 0, 0, 0, 0, ETH1 as u8];
     [&fixed[..], &sender.octets(), &[0; 6], &target.octets()].concat()
 }

@@ -67,13 +67,21 @@ pub(crate) fn tables(Setting { count, send, unknown }: Setting) -> Tables {
         routes: subnets.into_iter().map(|(ifindex, destination)| route(ifindex, destination)).collect(),
         ..Host::default()
     };
-    let policy =
-        Policy { send, receive: Receive::Drop, announce: Announce::Enforce, unknown, allow: Vec::new() };
+    let policy = Policy {
+        send,
+        receive: Receive::Drop,
+        announce: Announce::Enforce,
+        unknown,
+        forwarded: send,
+        allow: Vec::new(),
+        owns: Vec::new(),
+        binds: true,
+    };
     Tables::new(&host, &BTreeMap::from([(ETH0, policy.clone()), (ETH1, policy)]))
 }
 
 fn address(ifindex: u32, local: IpAddr, length: u8) -> Address {
-    Address { ifindex, local, subnet: host::prefix(local, length), tentative: false }
+    Address { ifindex, local, subnet: host::prefix(local, length), tentative: false, host_scope: false }
 }
 
 fn route(ifindex: u32, destination: IpNet) -> Route {
@@ -85,7 +93,7 @@ fn link(index: u32) -> Link {
     Link {
         index,
         name: format!("eth{index}"),
-        kind: LinkKind::Other,
+        kind: LinkKind::Wire,
         framing: Framing::Ethernet,
         mac: Some([2, 0, 0, 0, 0, index as u8]),
         mtu: 1500,
@@ -94,7 +102,9 @@ fn link(index: u32) -> Link {
         link: None,
         link_elsewhere: false,
         route_localnet: false,
+        forwards: false,
         router: false,
+        arp_ignore: 0,
         strict_reverse_path: false,
     }
 }

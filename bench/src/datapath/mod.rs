@@ -44,7 +44,8 @@ use crate::{
     stats::Summary,
 };
 
-/// The offset of `ifindex` in `struct __sk_buff`, and how much of the structure is given.
+/// The offsets of `ingress_ifindex` and `ifindex` in `struct __sk_buff`, and how much of the structure is given.
+const SKB_INGRESS_IFINDEX: usize = 36;
 const SKB_IFINDEX: usize = 40;
 const CONTEXT: usize = 44;
 
@@ -173,6 +174,11 @@ impl Bench {
         let (program, empty) = (prelude(index)?, prelude(EMPTY)?);
         let mut context = [0; CONTEXT];
         context[SKB_IFINDEX..].copy_from_slice(&case.interface.to_ne_bytes());
+        if case.forwarded {
+            // The other interface.
+            let arrived_by = ETH0 + ETH1 - case.interface;
+            context[SKB_INGRESS_IFINDEX..SKB_IFINDEX].copy_from_slice(&arrived_by.to_ne_bytes());
+        }
         Ok(Self { frame: frame::frame(case.content), case, context, program, empty })
     }
 

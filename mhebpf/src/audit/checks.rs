@@ -4,9 +4,12 @@ mod arp;
 mod policy_routing;
 mod reach;
 mod sockets;
+mod source_rules;
 mod surroundings;
 #[cfg(test)]
 mod tests;
+mod translation;
+mod unnumbered;
 mod ways;
 
 use std::collections::BTreeSet;
@@ -33,6 +36,11 @@ pub fn findings(snapshot: &Snapshot) -> Vec<Finding> {
     findings.extend(reach::strict_reverse_path(&view));
     findings.extend(reach::unreachable(&view));
     findings.extend(sockets::leave_elsewhere(&view));
+    findings.extend(sockets::without_next_hop(&view));
+    findings.extend(translation::answers(&view));
+    findings.extend(translation::output(&view));
+    findings.extend(unnumbered::borrowed(&view));
+    findings.extend(surroundings::multipath(&view));
     findings.extend(surroundings::mtu(&view, &subnets));
     findings.extend(policy_routing::rules(&view));
     findings.extend(policy_routing::networkd(&view));

@@ -7,9 +7,11 @@ use serde::Serialize;
 
 use super::{
     finding::{Finding, Severity},
+    roles::{self, Role},
     snapshot::{Program, Rule, Snapshot, Unread},
     sysctls::{Sysctl, Values},
 };
+use crate::model::{LinkKind, uplinks::with_remedy};
 
 /// The version of the schema. It changes when a field goes or changes its meaning, not when one is added.
 pub const SCHEMA: u32 = 1;
@@ -25,6 +27,10 @@ pub struct Document {
     pub counts: Counts,
     /// The findings, errors first.
     pub findings: Vec<Finding>,
+    /// What the host is.
+    pub roles: Vec<Role>,
+    /// What `--all` leaves out and was not looked at all the same, but for loopback, by ifindex.
+    pub left_out: Vec<LeftOut>,
     /// The interfaces that were looked at, by ifindex.
     pub interfaces: Vec<Interface>,
     /// The sysctls of `all`.
@@ -38,6 +44,19 @@ pub struct Document {
     pub nftables: Option<String>,
     /// The command that makes the host a strong end system; `null` where it has no two interfaces to be told apart.
     pub run: Option<String>,
+}
+
+/// A device that `--all` leaves out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// The name.
+    pub name: String,
+    /// The index.
+    pub ifindex: u32,
+    /// This host is the router of what is behind it.
+    pub downlink: bool,
+    /// Why, and how it is taken all the same.
+    pub why: String,
 }
 
 /// How many findings there are.
@@ -100,6 +119,8 @@ impl Document {
             weak: findings.iter().any(|finding| finding.id.shows_weakness()),
             counts,
             findings,
+            roles: roles::of(snapshot),
+            left_out: left_out(snapshot),
             interfaces: snapshot.interfaces.iter().filter_map(|i| interface(snapshot, *i)).collect(),
             all: snapshot.sysctls.everywhere.clone(),
             rules: snapshot.rules.clone(),
@@ -118,6 +139,21 @@ impl Document {
         let text = serde_json::to_string_pretty(self).context("writing what was found as JSON")?;
         Ok(text + "\n")
     }
+}
+
+fn left_out(snapshot: &Snapshot) -> Vec<LeftOut> {
+    let is_looked_at = |ifindex: &u32| snapshot.interfaces.contains(ifindex);
+    let left_out = snapshot.uplinks.left_out.iter().filter(|(ifindex, _)| !is_looked_at(ifindex));
+    let left_out = left_out.filter_map(|(ifindex, why)| {
+        let link = snapshot.host.links.get(ifindex).filter(|link| link.kind != LinkKind::Loopback)?;
+        Some(LeftOut {
+            name: link.name.clone(),
+            ifindex: *ifindex,
+            downlink: snapshot.uplinks.downlinks.contains(ifindex),
+            why: with_remedy(&link.name, why),
+        })
+    });
+    left_out.collect()
 }
 
 fn interface(snapshot: &Snapshot, ifindex: u32) -> Option<Interface> {
@@ -162,5 +198,7 @@ mod tests {
         let severities = names(&schema["$defs"]["finding"]["properties"]["severity"]["oneOf"]);
         assert_eq!(severities, [Severity::Error, Severity::Warning, Severity::Note].map(Severity::name));
         assert_eq!(schema["properties"]["schema"]["const"], SCHEMA);
+        let roles = names(&schema["properties"]["roles"]["items"]["properties"]["role"]["oneOf"]);
+        assert_eq!(roles, roles::Name::ALL.map(roles::Name::name));
     }
 }

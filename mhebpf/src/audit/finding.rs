@@ -123,13 +123,25 @@ ids! {
     UnreachableAddress = "unreachable-address",
     /// Connected sockets whose packets leave by another interface than their source's.
     SocketsLeaveElsewhere = "sockets-leave-elsewhere",
+    /// Services on an address whose owner has no next hop for far peers.
+    ServiceWithoutNextHop = "service-without-next-hop",
+    /// Translated answers that the owner of their source would have no next hop for.
+    TranslatedAnswersLost = "translated-answers-lost",
+    /// An unnumbered interface sends with an address that another one owns.
+    BorrowedAddress = "borrowed-address",
+    /// Translated answers leave by another interface than the owner of their source.
+    TranslatedAnswers = "translated-answers",
+    /// Connections of the host itself whose destination is translated after their source was chosen.
+    OutputTranslated = "output-translated",
+    /// Multipath TCP does not announce every interface's address.
+    MptcpEndpoints = "mptcp-endpoints",
     /// Interfaces in one subnet with different MTUs.
     MtuMismatch = "mtu-mismatch",
     /// Interfaces with addresses in the same subnet.
     SharedSubnet = "shared-subnet",
     /// Rules of policy routing that look at the source.
     SourceRules = "source-rules",
-    /// Rules that do not look at the source, and which those of `--steer rules` come before.
+    /// Rules for unmarked packets that do not look at the source, and which those of `--steer rules` come before.
     ShadowedRules = "shadowed-rules",
     /// The table local is looked up after where those of `--steer rules` would be.
     LocalTableLate = "local-table-late",

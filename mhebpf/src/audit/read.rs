@@ -1,10 +1,14 @@
 //! Reading a snapshot: the edge where an audit asks the kernel. Nothing is changed.
 
+mod borrowed;
+mod mptcp;
 mod networkd;
 mod programs;
+mod raw;
 mod rules;
 mod sockets;
 mod sysctls;
+mod translation;
 mod ways;
 
 use std::{fs, rc::Rc};
@@ -18,6 +22,7 @@ use super::snapshot::{Snapshot, Unread, View};
 use crate::{
     model::{Host, Selector},
     netlink::{Dumper, Requests, RouteLookup},
+    settings::Settings,
 };
 
 /// Takes a snapshot of the host, without the interfaces that are to be looked at: for those see [`complete`].
@@ -34,13 +39,22 @@ pub fn host() -> Result<Host> {
 /// # Errors
 ///
 /// When there is no netlink.
-pub fn complete(host: Host, selector: &Selector) -> Result<Snapshot> {
+pub fn complete(host: Host, selector: &Selector, settings: &Settings) -> Result<Snapshot> {
     let selection = selector.select(&host);
+    let policies = settings.policies_if_enforced(&host, &selection);
     let interfaces = selection.enforced;
     let company = &interfaces | &selection.host.uplinks;
     let uplinks = selection.host;
-    let mut snapshot =
-        Snapshot { host, interfaces, company, uplinks, daemon: daemon_runs(), ..Snapshot::default() };
+    let mut snapshot = Snapshot {
+        host,
+        interfaces,
+        company,
+        uplinks,
+        policies,
+        daemon: daemon_runs(),
+        ..Snapshot::default()
+    };
+    snapshot.steers = settings.steers();
     snapshot.sysctls = sysctls::read(&snapshot.host, &mut snapshot.unread);
     let mut lookup = RouteLookup::connect()?;
     let mut dumps = Dumps::connect()?;
@@ -54,6 +68,14 @@ pub fn complete(host: Host, selector: &Selector) -> Result<Snapshot> {
     snapshot.networkd = networkd::read();
     let questions = ways::questions(&View::new(&snapshot));
     snapshot.ways = ways::ask(questions, &mut lookup);
+    snapshot.borrowed = borrowed::read(&View::new(&snapshot), &mut lookup);
+    let has_many = snapshot.company.len() > 1;
+    snapshot.translation = translation::read(has_many && snapshot.forwards(), &mut snapshot.unread);
+    match mptcp::read() {
+        Ok(endpoints) => snapshot.mptcp = endpoints,
+        // Whether there are any is root's to know.
+        Err(error) => debug!("the endpoints of Multipath TCP: {error}"),
+    }
     programs::read(&mut dumps, &mut snapshot);
     let (sockets, unread) = sockets::read(&View::new(&snapshot), &mut lookup);
     snapshot.sockets = sockets;

@@ -3,7 +3,7 @@
 use anstyle::{AnsiColor, Style};
 
 use super::{
-    document::{Document, Interface},
+    document::{Document, Interface, LeftOut},
     finding::{Finding, Id, Severity},
     sysctls::Sysctl,
 };
@@ -12,7 +12,11 @@ use crate::console::{Colours, wrap};
 /// The whole text, with a newline at its end.
 pub fn text(document: &Document, colours: Colours) -> String {
     let mut text = String::new();
+    let roles =
+        document.roles.iter().map(|role| wrap(&format!("{}: {}", role.role.name(), role.why), "  ", "    "));
+    section(&mut text, colours, "What this host is", &roles.collect::<String>());
     section(&mut text, colours, "Interfaces", &interfaces(&document.interfaces));
+    section(&mut text, colours, "Left out by --all", &left_out(&document.left_out));
     section(
         &mut text,
         colours,
@@ -56,6 +60,27 @@ fn interfaces(interfaces: &[Interface]) -> String {
         wrap(&format!("{}: {state}{mac}, mtu {}, {addresses}", interface.name, interface.mtu), "  ", "    ")
     });
     lines.collect()
+}
+
+/// Devices that are left out for the same reason together. How each is taken all the same names it, unless it is the only one.
+fn left_out(devices: &[LeftOut]) -> String {
+    let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
+    for device in devices {
+        let why =
+            device.why.replace(&format!("--interface {} takes it", device.name), "--interface NAME takes it");
+        match groups.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, names)) => names.push(&device.name),
+            None => groups.push((why, vec![&device.name])),
+        }
+    }
+    let line = |(why, names): &(String, Vec<&str>)| {
+        let why = match names.as_slice() {
+            [name] => why.replace("--interface NAME", &format!("--interface {name}")),
+            _ => why.clone(),
+        };
+        wrap(&format!("{}: {why}", super::checks::list(names)), "  ", "    ")
+    };
+    groups.iter().map(line).collect()
 }
 
 /// Values by name, in the order of [`Sysctl::ALL`].

@@ -8,10 +8,11 @@ use std::{
 use ipnet::IpNet;
 use serde::Serialize;
 
+pub use super::rule::{Mark, Rule};
 use super::sysctls::Sysctls;
 use crate::{
     model::{
-        Address, Host,
+        Address, Host, Policy,
         host::is_link_local,
         ownership::{self, Bindings, Ownership, Ownerships},
         stacking::Stacking,
@@ -31,6 +32,10 @@ pub struct Snapshot {
     pub company: BTreeSet<u32>,
     /// The uplinks and downlinks of the host, and why the rest is neither.
     pub uplinks: Uplinks,
+    /// What the configuration would have enforced on the interfaces that are looked at, by ifindex.
+    pub policies: BTreeMap<u32, Policy>,
+    /// The configuration has policy routing steer (`--steer rules`).
+    pub steers: bool,
     /// The sysctls.
     pub sysctls: Sysctls,
     /// Where the kernel sends packets with the host's own sources.
@@ -43,12 +48,25 @@ pub struct Snapshot {
     pub programs: Vec<Program>,
     /// Sockets that are bound to an address of an interface that is looked at.
     pub sockets: Vec<Socket>,
+    /// Addresses of other interfaces that packets get as their source on an interface.
+    pub borrowed: BTreeSet<Borrowed>,
+    /// Where addresses are translated.
+    pub translation: Translation,
+    /// The endpoints of Multipath TCP, where it is on.
+    pub mptcp: Vec<Endpoint>,
     /// A daemon runs in this network namespace.
     pub daemon: bool,
     /// systemd-networkd, where it runs.
     pub networkd: Option<Networkd>,
     /// What could not be read.
     pub unread: Vec<Unread>,
+}
+
+impl Snapshot {
+    /// Whether packets of others are sent on anywhere.
+    pub fn forwards(&self) -> bool {
+        self.host.links.values().any(|link| link.forwards || link.router)
+    }
 }
 
 /// Where the kernel sends packets from an address of this host.
@@ -75,21 +93,6 @@ pub enum To {
     Subnet(IpNet),
     /// What the default route leads to.
     Beyond,
-}
-
-/// A rule of policy routing (`ip rule`).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Rule {
-    /// `4` or `6`.
-    pub family: u8,
-    /// Rules with lower numbers are asked first.
-    pub priority: u32,
-    /// The sources that it is for; `None` when it does not look at the source.
-    pub source: Option<IpNet>,
-    /// The routing table that it leads to; 0 when it leads to none.
-    pub table: u32,
-    /// Who made it (`FRA_PROTOCOL`); `None` where that is not said.
-    pub protocol: Option<u8>,
 }
 
 /// What systemd-networkd does to what it has not made.
@@ -157,6 +160,37 @@ pub struct Socket {
     pub leaves_by: Option<u32>,
 }
 
+/// An address that an unnumbered interface borrows: the kernel chooses it as the source of what leaves there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Borrowed {
+    /// The interface that borrows.
+    pub ifindex: u32,
+    /// The address, which is another interface's.
+    pub address: IpAddr,
+    /// A destination for which it is chosen.
+    pub destination: IpNet,
+}
+
+/// Where addresses of packets are translated (NAT), as far as rules are there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Translation {
+    /// Before routing: published ports, port forwarding, services of a cluster, IPVS.
+    pub arriving: bool,
+    /// Of connections that this host itself opens.
+    pub output: bool,
+    /// Of sources, after routing.
+    pub leaving: bool,
+}
+
+/// An endpoint of Multipath TCP (`ip mptcp endpoint`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its address.
+    pub address: IpAddr,
+    /// It is announced to the peers.
+    pub signal: bool,
+}
+
 /// Something that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Unread {
@@ -188,8 +222,12 @@ impl<'a> View<'a> {
             To::Beyond => None,
         };
         let ways_to_subnets = snapshot.ways.iter().filter_map(to_subnet).collect();
+        let mut bindings = Bindings::new(host, &snapshot.policies);
         let bound = &(&snapshot.company | &snapshot.interfaces) - &snapshot.uplinks.downlinks;
-        let bindings = Bindings { bound, ..Bindings::default() };
+        bindings.bound.extend(bound);
+        let is_bound =
+            |ifindex: &u32| snapshot.policies.get(ifindex).is_none_or(|policy: &Policy| policy.binds);
+        bindings.bound.retain(is_bound);
         let ownerships = ownership::of_addresses(&Stacking::of(host), &bindings);
         Self { snapshot, ownerships, domains, configured, ways_to_subnets }
     }

@@ -1,9 +1,11 @@
 //! The command line of `mhebpf audit`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use glob::Pattern;
 
-use super::format::Format;
+use super::{RunOptions, format::Format};
 
 const NOTES: &str = "\
 It needs no daemon, and what it can't read without root it names. Exit status: 0 nothing to
@@ -14,6 +16,8 @@ Examples:
     mhebpf audit
   The same for a program, and only about some interfaces
     mhebpf audit -o json --interface 'eth*'
+  With what the configuration file allows
+    mhebpf audit --config mhebpf.toml
   The nearest rules of nftables, where eBPF is not to be had
     mhebpf audit --nft";
 
@@ -36,7 +40,23 @@ pub struct AuditOptions {
     )]
     pub interfaces: Vec<Pattern>,
 
+    /// As for run: what is different on some interfaces
+    #[arg(short, long, value_name = "FILE", env = "MHEBPF_CONFIG")]
+    pub config: Option<PathBuf>,
+
     /// Also print the nearest rules of nftables, for hosts that can't run eBPF programs
     #[arg(long, env = "MHEBPF_NFT")]
     pub nft: bool,
+}
+
+impl AuditOptions {
+    /// The options of `mhebpf run` for the same interfaces.
+    pub fn as_for_run(&self) -> RunOptions {
+        RunOptions {
+            interfaces: self.interfaces.clone(),
+            all: self.interfaces.is_empty(),
+            config: self.config.clone(),
+            ..RunOptions::default()
+        }
+    }
 }

@@ -43,7 +43,8 @@ pub fn claims(model: &Model, domain: u32, address: IpAddr) -> Vec<Claim> {
     let binds = |ifindex: u32, prefix: IpNet| model.bindings.binds(host, ifindex, prefix);
     for configured in host.addresses.iter().filter(|configured| configured.local == address) {
         let through = configured.ifindex;
-        let carrier = host.links.get(&through).and_then(|link| model.bindings.carrier(link));
+        let link = host.links.get(&through);
+        let carrier = link.and_then(|link| model.bindings.carrier(host, link, address));
         if binds(through, address.into()) {
             add(through, Rule::Configured, None);
         } else if let Some(carrier) = carrier {

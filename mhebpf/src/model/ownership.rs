@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    host::{Host, Link, LinkKind, is_link_local, prefix},
+    host::{Address, Host, Link, LinkKind, is_link_local, prefix},
     policy::Policy,
     stacking::Stacking,
     uplinks::Uplinks,
@@ -46,11 +46,22 @@ impl Bindings {
         bindings
     }
 
-    /// The bound interface that a macvlan lies on which is not bound itself: a virtual router's, or one towards containers. Its
-    /// addresses are of that link, and of no other.
-    pub fn carrier(&self, link: &Link) -> Option<u32> {
-        let is_macvlan = link.kind == LinkKind::Macvlan && !self.bound.contains(&link.index);
-        link.link.filter(|lower| is_macvlan && self.bound.contains(lower))
+    /// The bound interface on whose link an address of a macvlan is which is not bound itself: a virtual router's, or one towards
+    /// containers. It is the one that the macvlan lies on; or, where that is in another namespace, a macvlan beside it with a
+    /// subnet that holds the address.
+    pub fn carrier(&self, host: &Host, link: &Link, address: IpAddr) -> Option<u32> {
+        if link.kind != LinkKind::Macvlan || self.bound.contains(&link.index) {
+            return None;
+        }
+        if !link.link_elsewhere {
+            return link.link.filter(|lower| self.bound.contains(lower));
+        }
+        let is_beside = |ifindex: u32| {
+            let other = host.links.get(&ifindex).filter(|_| self.bound.contains(&ifindex));
+            other.is_some_and(|other| other.kind == LinkKind::Macvlan && other.link_elsewhere)
+        };
+        let on_link = |other: &&Address| other.subnet.contains(&address) && is_beside(other.ifindex);
+        host.addresses.iter().find(on_link).map(|other| other.ifindex)
     }
 
     /// Whether an address, or a prefix, of an interface is that interface's, and that of those that its packets cross. A VRF is
@@ -173,7 +184,7 @@ fn claims(stacking: &Stacking<'_>, bindings: &Bindings) -> ClaimsByPrefix {
             for domain in domains.of(link.index) {
                 claims.entry((*domain, single)).or_default().configured.push(link.index);
             }
-        } else if let Some(lower) = bindings.carrier(link) {
+        } else if let Some(lower) = bindings.carrier(host, link, address.local) {
             for domain in domains.of(lower) {
                 claims.entry((*domain, single)).or_default().configured.extend([link.index, lower]);
             }

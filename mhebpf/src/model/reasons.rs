@@ -66,7 +66,8 @@ pub fn of_interfaces(stacking: &Stacking<'_>, bindings: &Bindings, wanted: &BTre
     for (domain, through, prefix, rule) in all {
         let Some(link) = host.links.get(&through) else { continue };
         let is_bound = bindings.binds(host, through, prefix);
-        let carrier = bindings.carrier(link).filter(|_| !is_bound && rule == Rule::Configured);
+        let carrier = bindings.carrier(host, link, prefix.addr());
+        let carrier = carrier.filter(|_| !is_bound && rule == Rule::Configured);
         let is_everyones = link.kind.is_without_wire() || !bound.contains(&prefix);
         if !is_bound && carrier.is_none() && is_everyones {
             if !is_loopback(prefix) {

@@ -63,6 +63,28 @@ impl RouteLookup {
     }
 }
 
+impl RouteLookup {
+    /// The source that the kernel chooses for what leaves by the interface `oif` (`RTA_PREFSRC` of the answer).
+    ///
+    /// # Errors
+    ///
+    /// When there is no route.
+    pub fn source(&mut self, destination: IpAddr, oif: u32) -> io::Result<Option<IpAddr>> {
+        let request = RouteNetlinkMessage::GetRoute(request(None, destination, Some(oif)));
+        let mut found = None;
+        self.requests.send(request, NLM_F_ACK, |payload| {
+            let route = RouteMessage::parse(payload).ok();
+            found =
+                route.into_iter().flat_map(|route| route.attributes).find_map(|attribute| match attribute {
+                    RouteAttribute::PrefSource(RouteAddress::Inet(address)) => Some(address.into()),
+                    RouteAttribute::PrefSource(RouteAddress::Inet6(address)) => Some(address.into()),
+                    _ => None,
+                });
+        })?;
+        Ok(found)
+    }
+}
+
 fn request(source: Option<IpAddr>, destination: IpAddr, oif: Option<u32>) -> RouteMessage {
     let mut message = RouteMessage::default();
     let (family, bits) = match destination {

@@ -241,7 +241,9 @@ fn is_plain(given: &RuleMessage, rule: &SteeringRule) -> bool {
         // (`fib_nl_fill_rule`, net/core/fib_rules.c).
         matches!(
             attribute,
-            RuleAttribute::SuppressPrefixLen(u32::MAX) | RuleAttribute::Protocol(_) | RuleAttribute::FwMark(0)
+            RuleAttribute::SuppressPrefixLen(u32::MAX)
+                | RuleAttribute::Protocol(_)
+                | RuleAttribute::FwMark(0)
         )
     };
     let given: Vec<&RuleAttribute> = given.attributes.iter().filter(|each| !says_nothing(each)).collect();

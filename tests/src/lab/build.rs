@@ -107,7 +107,17 @@ impl LabBuilder {
     ///
     /// Without root.
     pub fn build(self) -> Result<Lab> {
-        let (host, switch) = (NetNs::new("host")?, NetNs::new("switch")?);
+        let host = NetNs::new("host")?;
+        self.build_around(host)
+    }
+
+    /// Makes the lab around a host that is there already: the namespace of a container, say, that has no links yet.
+    ///
+    /// # Errors
+    ///
+    /// Without root.
+    pub fn build_around(self, host: NetNs) -> Result<Lab> {
+        let switch = NetNs::new("switch")?;
         // New namespaces inherit these from the machine; the lab wants the kernel's own defaults: a weak end system.
         for key in ["rp_filter", "arp_ignore", "arp_announce", "arp_filter", "accept_local"] {
             for scope in ["all", "default"] {

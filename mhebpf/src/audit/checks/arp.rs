@@ -14,7 +14,7 @@ use crate::{
         snapshot::{View, Way},
         sysctls::Sysctl,
     },
-    model::{Framing, Link},
+    model::{Address, Framing, Link},
 };
 
 /// Whether an interface answers a request for a local address that a neighbour in `subnet` sends, as `arp_process`
@@ -149,50 +149,105 @@ pub(super) fn wrong_sender(view: &View<'_>) -> Vec<Finding> {
     by.into_iter().map(finding).collect()
 }
 
+/// Sysctls that keep an interface silent, with values that would not.
+type Causes = BTreeSet<(Sysctl, u32)>;
+
+/// What keeps an interface from answering for an own address, with the value that would not.
+fn silencers(view: &View<'_>, link: &Link, address: &Address, way: Option<&Way>) -> Vec<(Sysctl, u32)> {
+    let effective = |sysctl| view.snapshot.sysctls.effective(link.index, sysctl);
+    let mut found = Vec::new();
+    let has_subnet = address.subnet.prefix_len() < address.subnet.max_prefix_len();
+    match effective(Sysctl::ArpIgnore) {
+        8 => found.push((Sysctl::ArpIgnore, 1)),
+        // It wants the sender in the same subnet; today interfaces that do not want that answer instead.
+        2 if !has_subnet && answered_elsewhere(view, link) => found.push((Sysctl::ArpIgnore, 1)),
+        _ => {}
+    }
+    // With the rules of `--steer rules` the route leads back here.
+    let leads_away = !view.snapshot.steers
+        && way.and_then(|way| way.route).is_some_and(|route| route.ifindex != link.index);
+    if leads_away && effective(Sysctl::ArpFilter) != 0 {
+        found.push((Sysctl::ArpFilter, 0));
+    }
+    if leads_away && effective(Sysctl::RpFilter) == 1 {
+        found.push((Sysctl::RpFilter, 2));
+    }
+    found
+}
+
+/// Whether another interface answers for addresses that it does not have.
+fn answered_elsewhere(view: &View<'_>, link: &Link) -> bool {
+    let domain = view.domain_of(link.index);
+    view.snapshot.company.iter().any(|other| {
+        *other != link.index
+            && view.domain_of(*other) == domain
+            && ![1, 2, 8].contains(&view.snapshot.sysctls.effective(*other, Sysctl::ArpIgnore))
+    })
+}
+
+/// The command that sets a sysctl of an interface, and that of `all` where it would count instead.
+fn command(view: &View<'_>, link: &Link, causes: &Causes) -> String {
+    let sysctls = &view.snapshot.sysctls;
+    let mut settings = Vec::new();
+    for (sysctl, value) in causes {
+        settings.push(format!("net.ipv4.conf.{}.{}={value}", link.name, sysctl.name()));
+        if sysctls.everywhere.get(sysctl).is_some_and(|everywhere| everywhere > value) {
+            settings.push(format!("net.ipv4.conf.all.{}={value}", sysctl.name()));
+        }
+    }
+    format!("sysctl -w {}", settings.join(" "))
+}
+
 /// Interfaces that do not answer for themselves: with mhebpf nobody else does either.
 pub(super) fn unanswered(view: &View<'_>) -> Vec<Finding> {
     let host = &view.snapshot.host;
-    let mut by: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
-    for address in view.judged_addresses() {
+    let mut by: BTreeMap<u32, (BTreeSet<IpAddr>, Causes)> = BTreeMap::new();
+    for address in view.judged_addresses().filter(|address| address.local.is_ipv4()) {
         let Some(link) = host.links.get(&address.ifindex).filter(|link| speaks_arp(link)) else { continue };
-        let IpAddr::V4(local) = address.local else { continue };
         let way = view.way_to_subnet(view.domain_of(link.index), address.local, address.subnet);
-        if !answers(view, link, local, way) {
-            by.entry(link.index).or_default().insert(address.local);
+        let causes = silencers(view, link, address, way);
+        if !causes.is_empty() {
+            let (silent, all_causes) = by.entry(link.index).or_default();
+            silent.insert(address.local);
+            all_causes.extend(causes);
         }
     }
-    let finding = |(ifindex, silent): (u32, BTreeSet<IpAddr>)| {
-        let name = view.name(ifindex);
+    let finding = |(ifindex, (silent, causes)): (u32, (BTreeSet<IpAddr>, Causes))| {
+        let link = host.links.get(&ifindex)?;
+        let name = &link.name;
         let silent: Vec<IpAddr> = silent.into_iter().collect();
-        let effective = |sysctl| view.snapshot.sysctls.effective(ifindex, sysctl);
-        let cause = if effective(Sysctl::ArpIgnore) == 8 {
-            (Sysctl::ArpIgnore, 8, 1)
-        } else if effective(Sysctl::ArpFilter) != 0 {
-            (Sysctl::ArpFilter, 1, 0)
-        } else {
-            (Sysctl::RpFilter, 1, 2)
+        let is = |(sysctl, _): &(Sysctl, u32)| {
+            format!("{} is {}", sysctl.name(), view.snapshot.sysctls.effective(ifindex, *sysctl))
         };
-        let (sysctl, is, should) = (cause.0.name(), cause.1, cause.2);
-        Finding {
+        let said: Vec<String> = causes.iter().map(is).collect();
+        let full = |(sysctl, _): &(Sysctl, u32)| format!("net.ipv4.conf.{name}.{}", sysctl.name());
+        let by_routes = !causes.iter().any(|(sysctl, _)| *sysctl == Sysctl::ArpIgnore);
+        let (aside, or) = if by_routes {
+            (
+                ", since the route to its neighbours leads by another interface",
+                " (mhebpf does what it is for). Or mhebpf run --steer rules, with which the routes lead back here.",
+            )
+        } else {
+            ("", "")
+        };
+        Some(Finding {
             id: Id::ArpUnanswered,
             severity: Severity::Warning,
             objects: [
-                objects(Kind::Interface, [&name]),
-                objects(Kind::Sysctl, [format!("net.ipv4.conf.{name}.{sysctl}")]),
+                objects(Kind::Interface, [name]),
+                objects(Kind::Sysctl, causes.iter().map(full)),
                 objects(Kind::Address, &silent),
             ]
             .concat(),
             summary: format!("{name} does not answer ARP requests for its own addresses"),
             consequence: format!(
-                "{sysctl} is {is} there, and so it keeps silent about {}. With \
-                 mhebpf no other interface answers for it: new peers could not reach it.",
+                "{} there, and so it keeps silent about {}{aside}. With mhebpf no other interface answers for it: new peers \
+                 could not reach it.",
+                said.join(", "),
                 list(&silent)
             ),
-            remedy: format!(
-                "Set net.ipv4.conf.{name}.{sysctl} to {should}, and the one of `all` to no more than that, before \
-                 mhebpf is started."
-            ),
-        }
+            remedy: format!("{}{or}", command(view, link, &causes)),
+        })
     };
-    by.into_iter().map(finding).collect()
+    by.into_iter().filter_map(finding).collect()
 }

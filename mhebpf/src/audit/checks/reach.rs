@@ -52,7 +52,8 @@ pub(super) fn strict_reverse_path(view: &View<'_>) -> Vec<Finding> {
     let mut by: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
     for (way, _) in view.wrong_ways().filter(|(way, _)| way.source.is_ipv4()) {
         for owner in view.owners(way.domain, way.source) {
-            if view.snapshot.sysctls.effective(*owner, Sysctl::RpFilter) == 1 {
+            // With the rules of `--steer rules` the route leads back by the owner.
+            if !view.snapshot.steers && view.snapshot.sysctls.effective(*owner, Sysctl::RpFilter) == 1 {
                 by.entry(*owner).or_default().insert(way.source);
             }
         }
@@ -76,7 +77,10 @@ pub(super) fn strict_reverse_path(view: &View<'_>) -> Vec<Finding> {
                  mhebpf, the answers to all that is redirected from {}.",
                 list(&sources)
             ),
-            remedy: format!("sysctl -w {sysctl}=2 (loose), which holds whatever that of `all` is."),
+            remedy: format!(
+                "sysctl -w {sysctl}=2 (loose), which holds whatever that of `all` is. Or mhebpf run --steer rules, with which \
+                 the routes lead back here."
+            ),
         }
     };
     by.into_iter().map(finding).collect()

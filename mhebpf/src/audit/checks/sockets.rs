@@ -1,12 +1,15 @@
 //! Sessions that are there now.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
-use super::{count, list, objects};
+use super::{count, list, objects, ways};
 use crate::{
     audit::{
         finding::{Finding, Id, Kind, Severity},
-        snapshot::{Socket, View},
+        snapshot::{Socket, To, View},
     },
     model::Tables,
 };
@@ -78,6 +81,50 @@ pub(super) fn leave_elsewhere(view: &View<'_>) -> Vec<Finding> {
         }
     };
     groups.into_iter().map(finding).collect()
+}
+
+/// Services on an address whose owner has no next hop for far peers, which only the weak model serves.
+pub(super) fn without_next_hop(view: &View<'_>) -> Vec<Finding> {
+    let snapshot = view.snapshot;
+    let tables = Tables::new(&snapshot.host, &BTreeMap::new());
+    let mut lost: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
+    for (way, _) in view.wrong_ways().filter(|(way, _)| way.to == To::Beyond) {
+        // Of those that are down another finding tells.
+        let is_up = snapshot.host.links.get(&way.configured).is_some_and(|link| link.up);
+        if is_up && ways::next_hop(view, &tables, way).is_none() {
+            lost.entry(way.configured).or_default().insert(way.source);
+        }
+    }
+    let finding = |(ifindex, addresses): (u32, BTreeSet<IpAddr>)| {
+        let serves = |socket: &&Socket| socket.peer.is_none() && addresses.contains(&socket.local.ip());
+        let services: Vec<&Socket> = snapshot.sockets.iter().filter(serves).collect();
+        let names: Vec<String> = services.iter().map(|socket| name(socket)).collect();
+        let served: BTreeSet<IpAddr> = services.iter().map(|socket| socket.local.ip()).collect();
+        let interface = view.name(ifindex);
+        let flag = if served.iter().all(IpAddr::is_ipv6) { "-6 " } else { "" };
+        (!names.is_empty()).then(|| Finding {
+            id: Id::ServiceWithoutNextHop,
+            severity: Severity::Warning,
+            objects: [
+                objects(Kind::Interface, [&interface]),
+                objects(Kind::Address, &served),
+                objects(Kind::Socket, &names),
+            ]
+            .concat(),
+            summary: format!("far peers of {} on {interface} would get no answer", count(names.len(), "socket", "sockets")),
+            consequence: format!(
+                "{}. {interface} knows no gateway: what they answer to peers beyond its subnets is dropped by mhebpf, \
+                 counted as no_route.",
+                list(&names)
+            ),
+            remedy: format!(
+                "Where {interface} has a gateway G, say so, less preferred than the route that there is: ip {flag}route add \
+                 default via G dev {interface} metric 4096. Where it has none, bind them to an address by which far peers \
+                 come, or to all."
+            ),
+        })
+    };
+    lost.into_iter().filter_map(finding).collect()
 }
 
 fn fate(view: &View<'_>, tables: &Tables, owners: &[u32], peer: IpAddr) -> Fate {

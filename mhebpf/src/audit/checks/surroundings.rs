@@ -1,14 +1,20 @@
 //! What else there is: MTUs, sysctls, programs of others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 
 use super::{list, objects};
-use crate::audit::{
-    finding::{Finding, Id, Kind, Severity},
-    snapshot::{Hook, Program, View},
-    sysctls::Sysctl,
+use crate::{
+    audit::{
+        finding::{Finding, Id, Kind, Severity},
+        snapshot::{Hook, Program, View},
+        sysctls::Sysctl,
+    },
+    model::Address,
 };
 
 /// Different MTUs in one subnet.
@@ -134,6 +140,47 @@ fn program_text(program: &Program) -> String {
     let Program { hook, name, id, .. } = program;
     let id = id.map(|id| format!(" (id {id})")).unwrap_or_default();
     format!("{} {name}{id}", hook.name())
+}
+
+/// Multipath TCP: a subflow that a peer opens by a second link to the first one's address is not taken.
+pub(super) fn multipath(view: &View<'_>) -> Vec<Finding> {
+    let snapshot = view.snapshot;
+    if snapshot.mptcp.is_empty() {
+        return Vec::new();
+    }
+    let addresses: Vec<&Address> = view.judged_addresses().collect();
+    let is_apart = |address: &&&Address| {
+        let of_others = |other: &&Address| {
+            other.ifindex != address.ifindex && other.local.is_ipv4() == address.local.is_ipv4()
+        };
+        let is_shared = |other: &&Address| other.subnet == address.subnet;
+        addresses.iter().copied().any(|other| of_others(&other))
+            && !addresses.iter().copied().filter(of_others).any(|other| is_shared(&other))
+    };
+    let is_known = |address: &&&Address| snapshot.mptcp.iter().any(|each| each.address == address.local);
+    let missing: Vec<&Address> =
+        addresses.iter().filter(is_apart).filter(|address| !is_known(address)).copied().collect();
+    if missing.is_empty() {
+        return Vec::new();
+    }
+    let locals: Vec<IpAddr> = missing.iter().map(|address| address.local).collect();
+    let command = |address: &&Address| {
+        format!("ip mptcp endpoint add {} dev {} signal", address.local, view.name(address.ifindex))
+    };
+    let commands: Vec<String> = missing.iter().map(command).collect();
+    vec![Finding {
+        id: Id::MptcpEndpoints,
+        severity: Severity::Note,
+        objects: objects(Kind::Address, &locals),
+        summary: "Multipath TCP does not announce every interface's address".to_owned(),
+        consequence: format!(
+            "A peer that does not know {} opens further subflows to the address that it has. By a link to another \
+             interface that is no address of that interface: mhebpf discards them there, and the connection goes on by its \
+             first subflow.",
+            list(&locals)
+        ),
+        remedy: format!("Where peers have several links too: {}", commands.join("; ")),
+    }]
 }
 
 /// A daemon that runs already.

@@ -5,11 +5,13 @@ use std::{
     net::SocketAddr,
 };
 
+mod remedies;
+
 use super::findings;
 use crate::{
     audit::{
         finding::{Finding, Id, Kind, Severity},
-        snapshot::{Hook, Networkd, Program, Rule, Snapshot, Socket, To, Way},
+        snapshot::{Hook, Mark, Networkd, Program, Rule, Snapshot, Socket, To, Way},
         sysctls::{Sysctl, Values},
     },
     model::{
@@ -254,8 +256,8 @@ fn surroundings_are_noted() {
     snapshot.host.links.entry(3).and_modify(|link| link.mtu = 9000);
     let source = Some(net("10.0.0.3/32"));
     snapshot.rules = vec![
-        Rule { family: 4, priority: 50, source: None, table: 77, protocol: None },
-        Rule { family: 4, priority: 100, source, table: 1000, protocol: Some(4) },
+        Rule { family: 4, priority: 50, table: 77, ..Rule::default() },
+        Rule { family: 4, priority: 100, source, table: 1000, protocol: Some(4), ..Rule::default() },
     ];
     let program = |hook, name: &str| Program { ifindex: 2, hook, name: name.to_owned(), id: Some(7) };
     snapshot.programs = vec![program(Hook::Xdp, "lb"), program(Hook::TcxEgress, "cil_to_netdev")];
@@ -263,8 +265,7 @@ fn surroundings_are_noted() {
 
     assert!(only(&snapshot, Id::MtuMismatch).consequence.starts_with("eth2 1500, eth3 9000."));
     let rules = only(&snapshot, Id::SourceRules);
-    assert_eq!(named(&rules, Kind::Rule), ["100: from 10.0.0.3/32 lookup 1000 proto static"]);
-    assert!(rules.consequence.contains("a gateway that only such a table knows is not used"), "{rules:?}");
+    assert_eq!(named(&rules, Kind::Rule), ["100: from 10.0.0.3 lookup 1000 proto static"]);
     let programs = only(&snapshot, Id::ForeignProgram);
     assert_eq!(named(&programs, Kind::Program), ["XDP lb (id 7)", "TCX egress cil_to_netdev (id 7)"]);
     assert_eq!(named(&only(&snapshot, Id::RouteLocalnet), Kind::Interface), ["eth3"]);
@@ -314,7 +315,14 @@ fn only_what_concerns_an_interface_that_is_looked_at_is_found() {
 fn rules_are_told_apart_by_their_place_beside_ours() {
     let mut snapshot = two();
     let source = Some(net("10.0.0.3/32"));
-    let rule = |priority, source, protocol| Rule { family: 4, priority, source, table: 1000, protocol };
+    let rule = |priority, source, protocol| Rule {
+        family: 4,
+        priority,
+        source,
+        table: 1000,
+        protocol,
+        ..Rule::default()
+    };
     let found = |snapshot: &Snapshot, id| only(snapshot, id).consequence;
 
     snapshot.rules = vec![rule(PRIORITY - 1, source, None)];
@@ -329,6 +337,13 @@ fn rules_are_told_apart_by_their_place_beside_ours() {
     assert!(found(&snapshot, Id::ShadowedRules).contains("does not take a VPN"));
     snapshot.rules = vec![rule(1000, None, None)];
     assert!(!ids(&snapshot).contains(&Id::ShadowedRules));
+
+    // What is for marks is left alone.
+    let mark = Some(Mark { value: 1, mask: u32::MAX });
+    snapshot.rules = vec![Rule { mark, ..rule(32764, None, None) }];
+    assert!(!ids(&snapshot).contains(&Id::ShadowedRules));
+    snapshot.rules = vec![Rule { mark, not: true, ..rule(32764, None, None) }];
+    assert!(found(&snapshot, Id::ShadowedRules).contains("32764: not from all fwmark 0x1 lookup 1000"));
 
     snapshot.rules = vec![rule(PRIORITY, source, Some(4))];
     assert!(found(&snapshot, Id::SteeringClash).contains("refuses to start"));

@@ -174,7 +174,7 @@ pub(super) fn gateways(view: &View<'_>) -> Vec<Finding> {
 }
 
 /// The next hop that mhebpf would use, and on which interface: the first owner that is up and has one.
-fn next_hop(view: &View<'_>, tables: &Tables, way: &Way) -> Option<String> {
+pub(super) fn next_hop(view: &View<'_>, tables: &Tables, way: &Way) -> Option<String> {
     view.owners(way.domain, way.source).iter().find_map(|owner| {
         view.snapshot.host.links.get(owner).filter(|link| link.up)?;
         let next_hop = match way.destination {
