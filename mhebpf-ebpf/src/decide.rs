@@ -423,9 +423,11 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
     /// Linux 6.18), so nothing needs rewriting as it does for ARP.
     #[inline(always)]
     fn advertise(&self, discovery: Discovery) -> Verdict {
+        if Origin::of(self.iface, self.metadata) == Origin::Bridged {
+            return Verdict::Pass;
+        }
         self.discovered(discovery.target, Reason::NdpSender, |_| {
-            Origin::of(self.iface, self.metadata) == Origin::Bridged
-                || self.is_carried(|| self.metadata.source_mac())
+            self.is_carried(|| self.metadata.source_mac())
         })
     }
 

@@ -209,9 +209,9 @@ fn tables(count: u32, unknown: Unknown) -> Tables {
         announce: Announce::Enforce,
         unknown,
         forwarded: Send::Redirect,
+        allow: Vec::new(),
         owns: Vec::new(),
         binds: true,
-        allow: Vec::new(),
     };
     let links = BTreeMap::from([(ETH0, link)]);
     let host = Host { links, addresses: addresses.collect(), ..Host::default() };

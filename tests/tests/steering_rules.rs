@@ -39,9 +39,9 @@ fn wanted_rules(lab: &Lab) -> Result<Vec<String>> {
         announce: Announce::Enforce,
         unknown: Unknown::Pass,
         forwarded: Send::Redirect,
+        allow: Vec::new(),
         owns: Vec::new(),
         binds: true,
-        allow: Vec::new(),
     };
     lab.host.run(|| {
         let host = Dumper::connect()?.snapshot()?.host;

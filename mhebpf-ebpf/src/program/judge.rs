@@ -190,6 +190,7 @@ fn judge<const DIRECTION: u8, const ETHERTYPE: u16>(
     let is_flow = DIRECTION != INGRESS
         && glanced
         && !packet.group
+        && !matches!(packet.network, Network::Ipv4(datagram) if datagram.protocol == packet::PROTOCOL_IGMP)
         && metadata.source_mac() == iface.mac()
         && Origin::of(iface, &metadata).send(iface) == Send::Redirect;
     if is_flow

@@ -15,7 +15,7 @@ use super::why::{self, Claim, Try};
 use crate::model::{
     Host, Policy, Tables,
     metadata::AsUsual,
-    ownership::{self, Bindings, Ownerships},
+    ownership::{self, Bindings, Ownership, Ownerships},
     stacking::Stacking,
 };
 
@@ -39,6 +39,13 @@ impl Model {
         let bindings = Bindings::new(&host, &policies);
         let ownerships = ownership::of_addresses(&Stacking::of(&host), &bindings);
         Self { host, policies, tables, bindings, ownerships }
+    }
+}
+
+impl Model {
+    /// The ownership of an address in a domain; `None` where it is foreign.
+    pub fn ownership(&self, domain: u32, address: IpAddr) -> Option<&Ownership> {
+        self.ownerships.of_address(domain, address)
     }
 }
 

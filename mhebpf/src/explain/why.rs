@@ -38,6 +38,8 @@ pub fn claims(model: &Model, domain: u32, address: IpAddr) -> Vec<Claim> {
             }
         }
     };
+    // What an uplink has too is not everyone's.
+    let is_everyones = model.ownership(domain, address).is_some_and(|ownership| ownership.host_wide);
     let mut host_wide = Vec::new();
     let mut of_carriers = Vec::new();
     let binds = |ifindex: u32, prefix: IpNet| model.bindings.binds(host, ifindex, prefix);
@@ -51,7 +53,9 @@ pub fn claims(model: &Model, domain: u32, address: IpAddr) -> Vec<Claim> {
             add(through, Rule::Configured, None);
             of_carriers.push((carrier, through));
         } else if host.domain_of(through) == domain {
-            host_wide.push(Claim { owner: None, rule: Rule::HostWide, through, prefix: None });
+            let owner = Some(through).filter(|_| !is_everyones);
+            let rule = if is_everyones { Rule::HostWide } else { Rule::Configured };
+            host_wide.push(Claim { owner, rule, through, prefix: None });
         }
     }
     for route in host.local_routes.iter().filter(|route| route.prefix.contains(&address)) {
@@ -59,7 +63,9 @@ pub fn claims(model: &Model, domain: u32, address: IpAddr) -> Vec<Claim> {
         if binds(through, route.prefix) {
             add(through, Rule::LocalRoute, prefix);
         } else if route.domain == domain {
-            host_wide.push(Claim { owner: None, rule: Rule::HostWide, through, prefix });
+            let owner = Some(through).filter(|_| !is_everyones);
+            let rule = if is_everyones { Rule::HostWide } else { Rule::LocalRoute };
+            host_wide.push(Claim { owner, rule, through, prefix });
         }
     }
     for (ifindex, prefixes) in &model.bindings.owned {

@@ -255,6 +255,22 @@ pub struct Rule {
     pub selects: bool,
 }
 
+/// A table that a rule leads packets of its family to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableOfRule {
+    /// For IPv4, and not IPv6.
+    pub ipv4: bool,
+    /// The table.
+    pub table: u32,
+}
+
+impl TableOfRule {
+    /// Whether a route is in the table, and of the family.
+    pub fn has(self, route: &Route) -> bool {
+        route.table == self.table && route.destination.addr().is_ipv4() == self.ipv4
+    }
+}
+
 impl Rule {
     /// Whether it is for all packets of some sources that nobody has marked.
     pub fn is_for_sources(&self) -> bool {
@@ -283,14 +299,15 @@ impl Host {
 
     /// The tables that rules from an address of an interface lead to, in the order in which they are asked. Those of mhebpf are
     /// left out: they are made of the others.
-    pub fn tables_by_source(&self) -> BTreeMap<u32, Vec<u32>> {
-        let mut tables: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    pub fn tables_by_source(&self) -> BTreeMap<u32, Vec<TableOfRule>> {
+        let mut tables: BTreeMap<u32, Vec<TableOfRule>> = BTreeMap::new();
         for rule in self.rules.iter().filter(|rule| rule.is_for_sources() && rule.protocol != PROTOCOL) {
             let Some(source) = rule.source.filter(|_| rule.table != MAIN_TABLE) else { continue };
             for address in self.addresses.iter().filter(|address| source.contains(&address.local)) {
                 let of_interface = tables.entry(address.ifindex).or_default();
-                if !of_interface.contains(&rule.table) {
-                    of_interface.push(rule.table);
+                let table = TableOfRule { ipv4: rule.ipv4, table: rule.table };
+                if !of_interface.contains(&table) {
+                    of_interface.push(table);
                 }
             }
         }

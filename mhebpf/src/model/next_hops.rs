@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::host::{Hop, Host, Route, is_link_local};
+use super::host::{Hop, Host, Route, TableOfRule, is_link_local};
 
 /// Where packets to a prefix go from an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,11 @@ pub(super) fn by_source<'a>(
         if !owners.contains(&owner) {
             continue;
         }
-        for route in tables.iter().filter_map(|table| by_table.get(table)).flatten() {
+        let of_table = |table: TableOfRule| {
+            let routes = by_table.get(&table.table).into_iter().flatten();
+            routes.filter(move |route| table.has(route))
+        };
+        for route in tables.into_iter().flat_map(of_table) {
             let hops = route.hops.iter().filter(|hop| hop.ifindex == owner);
             found.extend(hops.map(|hop| (owner, *route, hop)));
         }

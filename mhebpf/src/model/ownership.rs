@@ -185,7 +185,8 @@ fn claims(stacking: &Stacking<'_>, bindings: &Bindings) -> ClaimsByPrefix {
                 claims.entry((*domain, single)).or_default().configured.push(link.index);
             }
         } else if let Some(lower) = bindings.carrier(host, link, address.local) {
-            for domain in domains.of(lower) {
+            let own = host.domain_of(link.index);
+            for domain in domains.of(lower).iter().chain([&own]) {
                 claims.entry((*domain, single)).or_default().configured.extend([link.index, lower]);
             }
         } else {

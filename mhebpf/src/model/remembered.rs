@@ -32,7 +32,7 @@ fn by_source(host: &Host) -> impl Iterator<Item = (u32, &Route)> {
     let tables = host.tables_by_source();
     tables.into_iter().flat_map(|(ifindex, tables)| {
         let of_interface = move |route: &&Route| {
-            tables.contains(&route.table)
+            tables.iter().any(|table| table.has(route))
                 && is_default(&route.destination)
                 && route.hops.iter().any(|hop| hop.ifindex == ifindex && hop.gateway.is_some())
         };

@@ -120,7 +120,8 @@ impl<'a> Ways<'a> {
         let mut ways = Self {
             host,
             stacking: Stacking::of(host),
-            has_wire: false,
+            // Until that is known, the ends of pairs are those of containers: a bridge on one is no wire.
+            has_wire: true,
             subnets,
             with_default: HashSet::new(),
             with_default_by_rule: HashSet::new(),
@@ -153,7 +154,7 @@ impl<'a> Ways<'a> {
                     }
                 }
                 let is_by_source =
-                    || by_source.get(&hop.ifindex).is_some_and(|tables| tables.contains(&route.table));
+                    || by_source.get(&hop.ifindex).is_some_and(|tables| tables.iter().any(|table| table.has(route)));
                 if hop.gateway.is_some() && (is_own || is_by_source()) {
                     self.with_gateway.insert(hop.ifindex);
                 }
@@ -166,8 +167,7 @@ impl<'a> Ways<'a> {
         if let Some(reason) = not_enforceable(link) {
             return Some(reason);
         }
-        let master = link.master.and_then(|master| self.host.links.get(&master));
-        if master.is_some_and(|master| !matches!(master.kind, LinkKind::Vrf { .. })) {
+        if !self.is_no_port(link) {
             return Some(PORT);
         }
         if link.kind == LinkKind::Macvlan && is_virtual_router(link) {
@@ -198,6 +198,12 @@ impl<'a> Ways<'a> {
         (!is_uplink).then_some(otherwise)
     }
 
+    /// Whether a device is an interface by itself, perhaps in a VRF.
+    fn is_no_port(&self, link: &Link) -> bool {
+        let master = link.master.and_then(|master| self.host.links.get(&master));
+        master.is_none_or(|master| matches!(master.kind, LinkKind::Vrf { .. }))
+    }
+
     /// Whether what leaves by a device can leave this network namespace with it, rather than only go to containers and virtual
     /// machines.
     fn faces_outward(&self, link: &Link, depth: usize) -> bool {
@@ -216,7 +222,7 @@ impl<'a> Ways<'a> {
             }
             // A container's way out can be the end of a pair; a VLAN on it, say, is one as well.
             LinkKind::Other => {
-                link.master.is_none()
+                self.is_no_port(link)
                     && !self.host.is_pair(link)
                     && (!self.has_wire || self.with_default.contains(&link.index))
             }

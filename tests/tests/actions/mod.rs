@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Result;
+use mhebpf_tests::stay_on_one_cpu;
 
 use crate::{
     ALL_NODES, egress,
@@ -14,6 +15,7 @@ use crate::{
             ADDRESSLESS, BEYOND_TUNNEL, ETH0, ETH1, NEIGHBOUR, OF_ETH0, OF_ETH1, OF_ETH1_6, OF_STORAGE,
             OF_STORAGE_6, OF_TUNNEL, OF_TUNNEL_6, REMOTE, REMOTE_6, STORAGE, example, mac,
         },
+        frame::IGMP,
     },
     subject, violations,
 };
@@ -179,6 +181,29 @@ fn an_arp_request_for_another_interface_asks_as_the_interface_itself() -> Result
                 assert_eq!((ran.code, ran.frame), (PASS, egress(interface, request(sender)).frame));
             }
         }
+        Ok(())
+    })
+}
+
+/// Be it known as a flow that is redirected, or for one station.
+#[test]
+fn an_igmp_message_of_another_interface_leaves_with_an_own_address() -> Result<()> {
+    with_kernel(|kernel| {
+        stay_on_one_cpu()?;
+        let mut trial = Trial::new(kernel, example(&Policy::STRONG))?;
+        let datagram = ip(OF_ETH1, Ipv4Addr::new(224, 0, 0, 22));
+        let mut report = datagram.clone();
+        report[2 + 9] = IGMP;
+        for macs in [&TO_ALL, &MACS] {
+            for tags in [&[][..], &[PRIORITY_TAG]] {
+                trial.run(&egress(ETH0, ethernet(macs, tags, &datagram)), [0; 20])?;
+                for interface in [ETH0, ADDRESSLESS] {
+                    let verdict = trial.run(&egress(interface, ethernet(macs, tags, &report)), [0; 20])?;
+                    assert!(matches!(verdict, Verdict::Violation { reason: "igmp_rewritten", .. }));
+                }
+            }
+        }
+        assert_eq!(trial.finish()?, 12);
         Ok(())
     })
 }

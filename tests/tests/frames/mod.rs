@@ -31,13 +31,6 @@ pub(crate) fn ipv4(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
     [&fixed[..], &source.octets(), &destination.octets(), b"datagram"].concat()
 }
 
-/// A membership report of IGMP (RFC 3376 section 4.2) from this source, with the EtherType before it.
-pub(crate) fn igmp(source: Ipv4Addr) -> Vec<u8> {
-    let fixed = [0x08, 0x00, 0x45, 0, 0, 28, 0, 1, 0, 0, 1, 2, 0, 0];
-    let report = [0x22, 0, 0, 0, 0, 0, 0, 0];
-    [&fixed[..], &source.octets(), &[224, 0, 0, 22], &report].concat()
-}
-
 /// A packet of IPv6, with the EtherType before it.
 pub(crate) fn ipv6(next_header: u8, source: Ipv6Addr, destination: Ipv6Addr, payload: &[u8]) -> Vec<u8> {
     let fixed = [0x86, 0xdd, 0x60, 0, 0, 0, 0, payload.len() as u8, next_header, 255];

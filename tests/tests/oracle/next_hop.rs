@@ -15,30 +15,29 @@ impl Host {
     /// leads to or in the owner's own table, or, failing that, a route of the latter through another interface by a gateway
     /// that is near the owner. In each table the lowest metric comes first.
     pub(crate) fn next_hop(&self, owner: u32, destination: IpAddr) -> Option<IpAddr> {
-        let of_rules =
-            self.tables_by_rules(owner).into_iter().filter(|(ipv4, _)| *ipv4 == destination.is_ipv4());
-        let of_rules: Vec<u32> = of_rules.map(|(_, table)| table).collect();
-        let longest = Prefix::exact(destination).length;
-        (0..=longest).rev().find_map(|length| {
-            let own = self.hops(self.table_of(owner), destination, length);
-            let by_rules = of_rules.iter().flat_map(|table| {
-                self.hops(self.routes.iter().filter(|r| r.table == *table).collect(), destination, length)
-            });
-            if let Some(hop) = by_rules.chain(own.clone()).find(|hop| hop.interface == owner) {
+        let tables = self.tables_by_rules(owner).into_iter();
+        let tables = tables.filter(|(ipv4, _)| *ipv4 == destination.is_ipv4()).map(|(_, table)| table);
+        let by_rules: Vec<&Route> = tables
+            .flat_map(|table| to(self.routes.iter().filter(|r| r.table == table).collect(), destination))
+            .collect();
+        let own = to(self.table_of(owner), destination);
+        let mut lengths: Vec<u8> =
+            by_rules.iter().chain(&own).map(|route| route.destination.length).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        lengths.into_iter().rev().find_map(|length| {
+            let hops = |routes: &[&Route]| -> Vec<Hop> {
+                let of_length = routes.iter().filter(|route| route.destination.length == length);
+                of_length.flat_map(|route| &route.hops).copied().collect()
+            };
+            let through = [hops(&by_rules), hops(&own)].concat();
+            if let Some(hop) = through.iter().find(|hop| hop.interface == owner) {
                 return Some(hop.gateway.unwrap_or(destination));
             }
             let near =
                 |hop: &Hop| hop.gateway.is_some_and(|gateway| self.is_near(owner, hop.interface, gateway));
-            own.into_iter().find(near)?.gateway
+            hops(&own).into_iter().find(near)?.gateway
         })
-    }
-
-    /// The hops of a table for a destination by prefixes of this length, the best first.
-    fn hops(&self, mut table: Vec<&Route>, destination: IpAddr, length: u8) -> Vec<Hop> {
-        table.retain(|route| route.destination.length == length && route.destination.holds(destination));
-        // The sort is stable: among equals the first of the table stays the first.
-        table.sort_by_key(|route| route.metric);
-        table.iter().flat_map(|route| &route.hops).copied().collect()
     }
 
     /// The tables that rules from an address of an interface lead to, in the order of these rules, and whether they do so for
@@ -82,6 +81,14 @@ impl Host {
             _ => on_link_of_owner.iter().any(|prefix| prefix.holds(gateway)),
         }
     }
+}
+
+/// The routes of a table to a destination, those with the lowest metric first.
+fn to(mut table: Vec<&Route>, destination: IpAddr) -> Vec<&Route> {
+    table.retain(|route| route.destination.holds(destination));
+    // The sort is stable: among equals the first of the table stays the first.
+    table.sort_by_key(|route| route.metric);
+    table
 }
 
 /// The destinations that are on the link of an interface. A default route without a gateway makes nothing

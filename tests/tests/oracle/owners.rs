@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{
-    host::{Address, Host, Interface, Kind, LOCAL, LocalRoute, MAIN},
+    host::{Address, Host, Interface, Kind, LOCAL, Link, LocalRoute, MAIN},
     prefix::Prefix,
 };
 
@@ -61,10 +61,22 @@ impl Host {
         is_enforced || self.uplinks().contains(&interface.index)
     }
 
-    /// The bound interface that an unbound macvlan lies on: a virtual router's addresses are of that link, and of no other.
-    fn link_of_unbound_macvlan(&self, interface: &Interface) -> Option<&Interface> {
-        let is_unbound_macvlan = interface.kind == Kind::Macvlan && !self.is_bound(interface);
-        self.linked(interface).filter(|link| is_unbound_macvlan && self.is_bound(link))
+    /// The bound interface on whose link an address of an unbound macvlan is: a virtual router's addresses are of that link, and
+    /// of no other. In a container the link is elsewhere, and the macvlan beside it with that subnet stands for it.
+    fn stand_in_for_macvlan(&self, interface: &Interface, address: IpAddr) -> Option<&Interface> {
+        if interface.kind != Kind::Macvlan || self.is_bound(interface) {
+            return None;
+        }
+        let has_subnet = |other: &Interface| other.addresses.iter().any(|a| a.subnet().holds(address));
+        match interface.link {
+            Link::Elsewhere => self.interfaces.iter().find(|other| {
+                other.kind == Kind::Macvlan
+                    && other.link == Link::Elsewhere
+                    && has_subnet(other)
+                    && self.is_bound(other)
+            }),
+            Link::None | Link::To(_) => self.linked(interface).filter(|link| self.is_bound(link)),
+        }
     }
 
     /// The owners of an address in a domain, none of which is of another; `None` when it is foreign there.
@@ -86,7 +98,7 @@ impl Host {
                 }
             } else if self.binds(interface, Prefix::exact(address)) {
                 configured.push(interface.index);
-            } else if let Some(link) = self.link_of_unbound_macvlan(interface) {
+            } else if let Some(link) = self.stand_in_for_macvlan(interface, address) {
                 configured.extend([interface.index, link.index]);
             } else if is_of_domain {
                 unbound.push(interface.index);

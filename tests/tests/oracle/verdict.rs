@@ -177,7 +177,7 @@ impl Place<'_> {
             return false;
         };
         let has_one_above = |mac| self.host.carried(self.interface, mac).next().is_some();
-        if destination[0] % 2 == 0 {
+        if destination[0].is_multiple_of(2) {
             return has_one_above(destination);
         }
         let first = owners.iter().take(KNOWN_OWNERS).filter_map(|owner| self.host.interface(*owner));

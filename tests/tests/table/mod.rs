@@ -122,7 +122,7 @@ fn frame_to_all(network: &[u8]) -> Vec<u8> {
 fn crossing(direction: Direction, interface: u32, mut frame: Vec<u8>) -> Crossing {
     match direction {
         Direction::Egress => sign(&mut frame, mac(interface)),
-        Direction::Ingress if frame[0] % 2 == 0 => frame[..6].copy_from_slice(&mac(interface)),
+        Direction::Ingress if frame[0].is_multiple_of(2) => frame[..6].copy_from_slice(&mac(interface)),
         Direction::Ingress => {}
     }
     let protocol = u16::from_be_bytes([frame[12], frame[13]]);

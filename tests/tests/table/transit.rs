@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::{FAMILIES, PASSES, Row, bare, crossing, expect, frame, frame_to_all, sign};
 use crate::{
-    frames::{MACS, PRIORITY_TAG, REPLY, REQUEST, advertisement, arp, ethernet, igmp, ip},
+    frames::{MACS, PRIORITY_TAG, REPLY, REQUEST, advertisement, arp, ethernet, ip},
     oracle::{
         Action, Crossing,
         Direction::{Egress, Ingress},
@@ -13,6 +13,7 @@ use crate::{
             ADDRESSLESS, ETH0, ETH1, NEIGHBOUR, OF_ETH0, OF_ETH0_6, OF_ETH1, OF_ETH1_6, REMOTE, STORAGE, VIP,
             example,
         },
+        frame::IGMP,
     },
 };
 
@@ -116,6 +117,13 @@ fn what_is_foreign_is_dropped_only_from_the_hardware_address_of_the_interface() 
     let proxy = crossing(Egress, ETH0, frame(&arp(REPLY, REMOTE, NEIGHBOUR)));
     expect(&host, &proxy, Some(("arp", "unknown_source", Action::Drop)), true);
     expect(&host, &from_elsewhere(proxy), PASSES, true);
+}
+
+/// A datagram of IGMP to all routers that speak it, with the EtherType before it.
+fn igmp(source: Ipv4Addr) -> Vec<u8> {
+    let mut report = ip(source, Ipv4Addr::new(224, 0, 0, 22));
+    report[2 + 9] = IGMP;
+    report
 }
 
 /// A membership is of a link.
