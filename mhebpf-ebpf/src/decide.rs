@@ -318,28 +318,11 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
             && self.tables.is_further_owner(&FurtherOwnerKey::carrier_both_ways(mac(), self.ifindex))
     }
 
-    /// Whether frames for a hardware address arrive here for a macvlan or macvtap of this host.
-    #[inline(always)]
-    fn carries_for(&self, mac: Mac) -> bool {
-        self.tables.is_further_owner(&FurtherOwnerKey::carrier(mac, self.ifindex))
-    }
-
-    /// Whether a frame that arrives, with an address of these owners, is for one of them that lies on this interface: by its
-    /// hardware address, or as one for a group, which they get as well.
+    /// Whether a frame that arrives, with an address of these owners, is for one of them that lies on this interface.
     #[inline(always)]
     fn is_for_carried(&self, owners: &Owners) -> bool {
-        if !self.iface.carries() {
-            return false;
-        }
-        let destination = self.metadata.destination_mac();
-        if !destination.is_group() {
-            return self.carries_for(destination);
-        }
-        const { assert!(INLINE_OWNERS == 4) };
-        let is_above =
-            |owner| owner != 0 && self.tables.iface(owner).is_some_and(|iface| self.carries_for(iface.mac()));
-        let o = &owners.inline;
-        is_above(o[0]) || is_above(o[1]) || is_above(o[2]) || is_above(o[3])
+        self.iface.carries()
+            && is_for_carried(self.tables, self.ifindex, owners, self.metadata.destination_mac())
     }
 
     #[inline(always)]
@@ -468,6 +451,23 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
             Unknown::Drop => drop(family, Reason::UnknownSource, enforced),
         }
     }
+}
+
+/// Whether a frame for a hardware address, with an address of these owners, is for a macvlan or macvtap on an interface: by its
+/// hardware address, or as one for a group, which all of them get.
+///
+/// A function of its own for the kernel too: it is rarely called, and from many places.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn is_for_carried<T: Tables>(tables: &T, ifindex: u32, owners: &Owners, destination: Mac) -> bool {
+    let carries_for = |mac| tables.is_further_owner(&FurtherOwnerKey::carrier(mac, ifindex));
+    if !destination.is_group() {
+        return carries_for(destination);
+    }
+    const { assert!(INLINE_OWNERS == 4) };
+    let is_above =
+        |owner| owner != 0 && tables.iface(owner).is_some_and(|iface| carries_for(iface.mac()));
+    let o = &owners.inline;
+    is_above(o[0]) || is_above(o[1]) || is_above(o[2]) || is_above(o[3])
 }
 
 /// Chooses the first owner, in their fixed order, that is up and has a route; `action` stays as it is where there is

@@ -96,10 +96,10 @@ const BUDGETS: [Budget; 28] = [
     budget(W::OwnWithoutBlock(64), P::Ipv6, D::Ingress, 257, 2),
     budget(W::Foreign, P::Ipv6, D::Egress, 160, 1),
     budget(W::Foreign, P::Ipv6, D::Ingress, 156, 1),
-    budget(W::Own(1), P::Arp, D::Egress, 188, 3),
-    budget(W::Own(1), P::Arp, D::Ingress, 174, 3),
-    budget(W::Own(1), P::ArpReply, D::Egress, 190, 3),
-    budget(W::Own(1), P::ArpReply, D::Ingress, 174, 3),
+    budget(W::Own(1), P::Arp, D::Egress, 195, 3),
+    budget(W::Own(1), P::Arp, D::Ingress, 176, 3),
+    budget(W::Own(1), P::ArpReply, D::Egress, 197, 3),
+    budget(W::Own(1), P::ArpReply, D::Ingress, 176, 3),
     budget(W::Own(1), P::Ndp, D::Egress, 268, 4),
     budget(W::Own(1), P::Ndp, D::Ingress, 220, 4),
     budget(W::Own(1), P::TaggedIpv4, D::Egress, 179, 4),
@@ -268,7 +268,7 @@ impl Map {
 
 /// Bytes of eBPF and, on x86-64, of machine code; and instructions that the verifier of Linux 6.18 looks at. A tenth more
 /// than there is: another compiler may need it.
-const SIZES: [(&str, u32, u32, u32); 2] = [(EGRESS, 42_000, 23_400, 26_800), (INGRESS, 17_500, 9_900, 4_700)];
+const SIZES: [(&str, u32, u32, u32); 2] = [(EGRESS, 52_500, 29_500, 60_000), (INGRESS, 23_000, 13_200, 14_500)];
 
 #[test]
 fn the_programs_are_no_larger_than_their_budget() -> Result<()> {
