@@ -3,10 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
-use mhebpf_tests::{
-    Lab, NetNs, PEER, Service, nat,
-    traffic::ARTICLE_PORT,
-};
+use mhebpf_tests::{Lab, NetNs, PEER, Service, nat, traffic::ARTICLE_PORT};
 
 const NODE_PORT: u16 = 30_080;
 /// A pod on this node, and what it knows of the node.

@@ -160,7 +160,7 @@ fn a_server_behind_an_uplink_answers_to_the_address_of_the_network() -> Result<(
     lab.finish()
 }
 
-/// As Docker does when it starts.
+/// As Docker does when it starts, and makes its bridge.
 #[test]
 fn forwarding_that_is_turned_on_makes_a_downlink_of_an_uplink() -> Result<()> {
     let Some((lab, lan)) = router()? else { return Ok(()) };
@@ -173,6 +173,7 @@ fn forwarding_that_is_turned_on_makes_a_downlink_of_an_uplink() -> Result<()> {
         let daemon = run(&lab, arguments)?;
         ask_from_inside(&lab, &lan)?;
         lab.host.sysctl("net.ipv4.ip_forward", "1")?;
+        lab.host.ip("link add docker0 type bridge")?;
         daemon.wait_for_line(line, PATIENCE)?;
         try_uplinks_from_inside(&lab, &lan)?;
         if arguments == ["--all"] {
@@ -181,6 +182,7 @@ fn forwarding_that_is_turned_on_makes_a_downlink_of_an_uplink() -> Result<()> {
             }
         }
         daemon.stop()?;
+        lab.host.ip("link delete docker0")?;
     }
     lab.finish()
 }
@@ -190,8 +192,7 @@ fn what_is_forwarded_has_a_switch_of_its_own() -> Result<()> {
     let Some((lab, lan)) = router()? else { return Ok(()) };
     for (policy, port) in [("enforce", 1), ("observe", 0), ("off", 0)] {
         // The judge knows of no switches.
-        let daemon =
-            Daemon::spawn(&lab.host, &["run", "--all", "--no-announce", "--forwarded", policy])?;
+        let daemon = Daemon::spawn(&lab.host, &["run", "--all", "--no-announce", "--forwarded", policy])?;
         daemon.wait_ready()?;
         let (monitor, start) = (Monitor::start(&lab.host, &[])?, Instant::now());
         assert_eq!(ways_of_forwarded(&lab, &lan)?, BTreeSet::from([port]), "{policy}");

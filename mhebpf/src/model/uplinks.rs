@@ -153,8 +153,11 @@ impl<'a> Ways<'a> {
                         self.with_default.insert(hop.ifindex);
                     }
                 }
-                let is_by_source =
-                    || by_source.get(&hop.ifindex).is_some_and(|tables| tables.iter().any(|table| table.has(route)));
+                let is_by_source = || {
+                    by_source
+                        .get(&hop.ifindex)
+                        .is_some_and(|tables| tables.iter().any(|table| table.has(route)))
+                };
                 if hop.gateway.is_some() && (is_own || is_by_source()) {
                     self.with_gateway.insert(hop.ifindex);
                 }
