@@ -19,10 +19,9 @@ fn announced(frame: &Captured) -> Option<Ipv4Addr> {
 /// What the second of three interfaces announces, at the start and later. The third announces after it.
 fn announced_by_the_second(arp_ignore: &str) -> Result<BTreeSet<Ipv4Addr>> {
     let lab = Lab::builder().links(3).build()?;
-    let add = |address: Ipv4Addr, options: &str| {
-        lab.host.ip(&format!("address add {address}/21 dev {options}")).map(drop)
-    };
-    add(OF_HOST, "eth1_int scope host")?;
+    let add =
+        |address: Ipv4Addr, options: &str| lab.host.ip(&format!("address add {address}{options}")).map(drop);
+    add(OF_HOST, "/32 dev eth1_int scope host")?;
     lab.host.sysctl("net.ipv4.conf.eth1_int.arp_ignore", arp_ignore)?;
     let recording = lab.record();
     let wait = |address: Ipv4Addr| {
@@ -32,8 +31,8 @@ fn announced_by_the_second(arp_ignore: &str) -> Result<BTreeSet<Ipv4Addr>> {
     let daemon = lab.mhebpf(&[])?;
     wait(lab.address(0))?;
     wait(lab.address(2))?;
-    add(OF_HOST_LATER, "eth1_int scope host")?;
-    add(LATER, "eth1_int")?;
+    add(OF_HOST_LATER, "/32 dev eth1_int scope host")?;
+    add(LATER, "/21 dev eth1_int")?;
     let last = Ipv4Addr::new(192, 168, 0, 170);
     lab.add_address(2, last)?;
     wait(last)?;

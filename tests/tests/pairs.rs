@@ -117,7 +117,10 @@ fn pairs_are_left_out_and_their_pods_reach_the_node() -> Result<()> {
         let (pod, second) = (add_pod_behind_pair(&lab)?, add_pod_in_subnet(&lab)?);
         let daemon = lab.run_mhebpf(&["run", "--all", "--mode", mode, "--no-announce"])?;
         let said = daemon.stderr();
-        assert!(said.contains("pass on eth0_int, eth1_int, nic by"), "{said}");
+        for name in ["eth0_int", "eth1_int", "nic"] {
+            assert!(said.contains(&format!("enforcing on {name}\n")), "{said}");
+        }
+        assert_eq!(said.matches("enforcing on").count(), 3, "{said}");
         for (name, why) in [
             ("inner", "both ends of the pair are in this network namespace"),
             ("outer", "both ends of the pair are in this network namespace"),
