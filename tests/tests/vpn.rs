@@ -82,6 +82,8 @@ fn answers_leave_by_the_interface_of_their_address_and_not_into_the_tunnel() -> 
 
         let daemon = lab.run_mhebpf(&["run", "--all", "--no-announce"])?;
         assert!(daemon.stderr().contains("enforcing on tun0"), "{}", daemon.stderr());
+        // The peer may have the wrong interface's from before.
+        lab.forget_neighbours()?;
         for port in lab.ports() {
             let ports = ports_of_answers(&lab, &tun, lab.address(port))?;
             assert_eq!(ports, BTreeSet::from([port]), "{takeover:?}");
