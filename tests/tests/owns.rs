@@ -87,14 +87,17 @@ fn answers_leave_by_the_interface_that_owns_the_address() -> Result<()> {
 #[test]
 fn what_arrives_for_it_on_another_interface_is_dropped() -> Result<()> {
     let Some((lab, _container)) = lab()? else { return Ok(()) };
-    let (daemon, _file) = run(&lab, "owns = [\"10.1.0.77/32\"]", "redirect")?;
-    for port in lab.ports() {
-        lab.deliver(port, (VIP, PROBE_PORT), b"hello")?;
+    // What is allowed is not made local.
+    for (key, expected) in [("allow", [0, 0]), ("owns", [1, 0])] {
+        let (daemon, _file) = run(&lab, &format!("{key} = [\"{VIP}/32\"]"), "redirect")?;
+        for port in lab.ports() {
+            lab.deliver(port, (VIP, PROBE_PORT), b"hello")?;
+        }
+        lab.fence()?;
+        let summary = daemon.stop()?.summary;
+        let counts = [0, 1].map(|port| summary.count(&format!("eth{port}_int"), "wrong_destination"));
+        assert_eq!(counts, expected, "{key}: {summary:?}");
     }
-    lab.fence()?;
-    let summary = daemon.stop()?.summary;
-    let counts = [0, 1].map(|port| summary.count(&format!("eth{port}_int"), "wrong_destination"));
-    assert_eq!(counts, [1, 0], "{summary:?}");
     lab.finish()
 }
 
