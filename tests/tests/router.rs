@@ -61,7 +61,7 @@ fn a_forwarded_port_and_a_ping_of_the_second_uplink_are_answered_by_it() -> Resu
         recording.ports_of(lab.address(1))
     };
     assert_eq!((ways_of_forwarded(&lab, &lan)?, ping()?), ([0].into(), [0].into()), "without mhebpf");
-    for arguments in [&["--all"][..], &NAMED] {
+    for arguments in [&["--all"][..], &NAMED, &["--all", "--steer", "rules"]] {
         let daemon = run(&lab, arguments)?;
         let answered = (ways_of_forwarded(&lab, &lan)?, ping()?);
         assert_eq!(answered, ([1].into(), [1].into()), "{arguments:?}");
@@ -109,10 +109,10 @@ fn a_client_inside_reaches_the_addresses_of_the_uplinks() -> Result<()> {
         (&NAMED, "br-lan is a downlink: this host forwards there"),
     ];
     for (arguments, line) in said {
-        for mode in ["redirect", "drop"] {
-            let daemon = run(&lab, &[arguments, &["--mode", mode]].concat())?;
+        for more in [&["--mode", "redirect"], &["--mode", "drop"], &["--steer", "rules"]] {
+            let daemon = run(&lab, &[arguments, more].concat())?;
             assert!(daemon.stderr().contains(line), "{}", daemon.stderr());
-            try_uplinks_from_inside(&lab, &lan).with_context(|| format!("{arguments:?} in mode {mode}"))?;
+            try_uplinks_from_inside(&lab, &lan).with_context(|| format!("{arguments:?} {more:?}"))?;
             assert_eq!(daemon.stop()?.summary.counts(), []);
         }
     }
@@ -184,6 +184,20 @@ fn forwarding_that_is_turned_on_makes_a_downlink_of_an_uplink() -> Result<()> {
         daemon.stop()?;
         lab.host.ip("link delete docker0")?;
     }
+    lab.finish()
+}
+
+/// A network that is left by a gateway of its own is none of which this host is the only router.
+#[test]
+fn a_gateway_makes_an_uplink_of_a_downlink() -> Result<()> {
+    let Some((lab, lan)) = router()? else { return Ok(()) };
+    let daemon = run(&lab, &["--all"])?;
+    try_uplinks_from_inside(&lab, &lan)?;
+    lab.host.ip(&format!("route add default via {LAN_SERVER} metric 900"))?;
+    daemon.wait_for_line("enforcing on br-lan", PATIENCE)?;
+    ask_from_inside(&lab, &lan)?;
+    let summary = daemon.stop()?.summary;
+    assert_eq!(summary.count(LAN, "wrong_destination"), 1, "{summary:?}");
     lab.finish()
 }
 

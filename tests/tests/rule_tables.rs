@@ -10,6 +10,7 @@ use anyhow::Result;
 use mhebpf_tests::{
     FAR, FAR6, Family, Lab, Mac, PATIENCE, PEER, craft,
     features::{self, Feature},
+    interface,
     lab::PROBE_PORT,
     nat,
     traffic::tcp,
@@ -203,4 +204,27 @@ fn rules_with_further_conditions_do_not_count() -> Result<()> {
         lab.finish()?;
     }
     Ok(())
+}
+
+/// The rule `from` the address comes first while it is there; the table that steers knows the gateway then, and later.
+#[test]
+fn steering_knows_the_gateway_while_the_rule_is_there_and_after() -> Result<()> {
+    let lab = lab(Family::V4)?;
+    add_table(&lab, Family::V4)?;
+    rule(&lab, Family::V4, "add", &from(&lab, Family::V4))?;
+    let daemon = lab.mhebpf_quietly(&["--steer", "rules"])?;
+    let gateway = format!("via {} dev eth1_int", lab.peer(1));
+    let way = || lab.host.ip(&format!("route get {FAR} from {}", lab.address(1)));
+    let table = format!("{gateway} table {}", 280_080_000 + lab.host.run(|| interface::index("eth1_int"))?);
+    assert!(way()?.contains(&gateway), "{}", way()?);
+    for what in ["rule", "table"] {
+        match what {
+            "rule" => rule(&lab, Family::V4, "delete", &from(&lab, Family::V4))?,
+            _ => _ = lab.host.ip("route flush table 101")?,
+        }
+        wait_until("the gateway to be steered to", PATIENCE, || Ok(way()?.contains(&table).then_some(())))?;
+        assert_eq!(ways(&lab, Family::V4)?, through_owner(&lab));
+    }
+    daemon.stop()?;
+    lab.finish()
 }

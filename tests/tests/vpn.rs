@@ -31,6 +31,14 @@ enum Takeover {
 impl Takeover {
     const ALL: [Self; 2] = [Self::Table, Self::Halves];
 
+    /// Gives it back.
+    fn end(self) -> &'static str {
+        match self {
+            Self::Table => "route flush table 51820",
+            Self::Halves => "route delete 0.0.0.0/1\nroute delete 128.0.0.0/1",
+        }
+    }
+
     fn commands(self) -> &'static str {
         match self {
             Self::Table => {
@@ -93,6 +101,27 @@ fn answers_leave_by_the_interface_of_their_address_and_not_into_the_tunnel() -> 
         udp::bind(&lab.host, Ipv4Addr::UNSPECIFIED, 0)?.send_to(b"own", (FAR, ARTICLE_PORT))?;
         tun.wait_for("the host's own traffic", |packet| source_of(packet) == Some(TUNNEL))?;
         assert_eq!(recording.ports_of(TUNNEL)?, BTreeSet::new());
+        daemon.stop()?;
+        lab.finish()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_tunnel_that_takes_the_default_route_later_is_taken_and_let_go() -> Result<()> {
+    for takeover in Takeover::ALL {
+        let Some((lab, tun)) = lab()? else { return Ok(()) };
+        let daemon = lab.run_mhebpf(&["run", "--all", "--no-announce"])?;
+        assert!(daemon.stderr().contains("leaving out tun0"), "{}", daemon.stderr());
+        lab.host.ip_batch(takeover.commands())?;
+        daemon.wait_for_line("enforcing on tun0", PATIENCE)?;
+        lab.forget_neighbours()?;
+        for port in lab.ports() {
+            let ports = ports_of_answers(&lab, &tun, lab.address(port))?;
+            assert_eq!(ports, BTreeSet::from([port]), "{takeover:?}");
+        }
+        lab.host.ip_batch(takeover.end())?;
+        daemon.wait_for_line("nothing is enforced on tun0 any more: a tunnel or tap without", PATIENCE)?;
         daemon.stop()?;
         lab.finish()?;
     }
