@@ -282,7 +282,7 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
             Standing::Foreign => return self.foreign(family, enforced),
             Standing::Elsewhere(owners) => owners,
         };
-        if self.is_carried(|| self.metadata.source_mac()) {
+        if self.is_carried(owners, || self.metadata.source_mac()) {
             return Verdict::Pass;
         }
         if family == Family::Ipv4 && datagram.protocol == PROTOCOL_IGMP {
@@ -310,36 +310,20 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
         Verdict::Act { family: Family::Ipv4, reason: Reason::IgmpRewritten, action, enforced }
     }
 
-    /// Whether a hardware address that a frame leaves with is that of a macvlan or macvtap of this host: the programs of that
-    /// device have judged the frame.
+    /// Whether a frame that leaves, with an address of these owners, is of a macvlan or macvtap of this host, by its hardware address.
     #[inline(always)]
-    fn is_carried(&self, mac: impl Fn() -> Mac) -> bool {
-        self.iface.carries()
-            && self.tables.is_further_owner(&FurtherOwnerKey::carrier_both_ways(mac(), self.ifindex))
+    fn is_carried(&self, owners: &Owners, mac: impl Fn() -> Mac) -> bool {
+        let (tables, ifindex) = (self.tables, self.ifindex);
+        self.iface.carries() && is_carried(tables, ifindex, owners, mac(), FurtherOwnerKey::ANY_OUTWARD)
     }
 
-    /// Whether frames for a hardware address arrive here for a macvlan or macvtap of this host.
-    #[inline(always)]
-    fn carries_for(&self, mac: Mac) -> bool {
-        self.tables.is_further_owner(&FurtherOwnerKey::carrier(mac, self.ifindex))
-    }
-
-    /// Whether a frame that arrives, with an address of these owners, is for one of them that lies on this interface: by its
-    /// hardware address, or as one for a group, which they get as well.
+    /// Whether a frame that arrives, with an address of these owners, is for one.
     #[inline(always)]
     fn is_for_carried(&self, owners: &Owners) -> bool {
-        if !self.iface.carries() {
-            return false;
-        }
-        let destination = self.metadata.destination_mac();
-        if !destination.is_group() {
-            return self.carries_for(destination);
-        }
-        const { assert!(INLINE_OWNERS == 4) };
-        let is_above =
-            |owner| owner != 0 && self.tables.iface(owner).is_some_and(|iface| self.carries_for(iface.mac()));
-        let o = &owners.inline;
-        is_above(o[0]) || is_above(o[1]) || is_above(o[2]) || is_above(o[3])
+        let (tables, ifindex) = (self.tables, self.ifindex);
+        let destination = || self.metadata.destination_mac();
+        self.iface.carries()
+            && is_carried(tables, ifindex, owners, destination(), FurtherOwnerKey::ANY_INWARD)
     }
 
     #[inline(always)]
@@ -382,7 +366,7 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
             Standing::Own => return Verdict::Pass,
             Standing::Loopback => return drop(Family::Arp, Reason::Loopback, enforced),
             Standing::Foreign => return self.foreign(Family::Arp, enforced),
-            Standing::Elsewhere(_) if self.is_carried(|| arp.hardware) => return Verdict::Pass,
+            Standing::Elsewhere(owners) if self.is_carried(owners, || arp.hardware) => return Verdict::Pass,
             Standing::Elsewhere(_) => {}
         }
         if arp.operation == ArpOperation::Reply || arp.is_gratuitous() {
@@ -426,8 +410,8 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
         if Origin::of(self.iface, self.metadata) == Origin::Bridged {
             return Verdict::Pass;
         }
-        self.discovered(discovery.target, Reason::NdpSender, |_| {
-            self.is_carried(|| self.metadata.source_mac())
+        self.discovered(discovery.target, Reason::NdpSender, |owners| {
+            self.is_carried(owners, || self.metadata.source_mac())
         })
     }
 
@@ -468,6 +452,23 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
             Unknown::Drop => drop(family, Reason::UnknownSource, enforced),
         }
     }
+}
+
+/// Whether a frame with a hardware address, and with an address of these owners, is a macvlan's or macvtap's on an interface: of
+/// one whose frames go that way whatever their addresses are, or whose the address is. What is for a group all of them get.
+///
+/// A function of its own for the kernel too: it is rarely called, and from many places.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn is_carried<T: Tables>(tables: &T, ifindex: u32, owners: &Owners, mac: Mac, any: u32) -> bool {
+    let is_group = any == FurtherOwnerKey::ANY_INWARD && mac.is_group();
+    if !is_group && tables.is_further_owner(&FurtherOwnerKey::carrier(mac, ifindex, any)) {
+        return true;
+    }
+    let mac = if is_group { Mac::BROADCAST } else { mac };
+    let is_of = |owner| owner != 0 && tables.is_further_owner(&FurtherOwnerKey::carrier(mac, ifindex, owner));
+    const { assert!(INLINE_OWNERS == 4) };
+    let o = &owners.inline;
+    is_of(o[0]) || is_of(o[1]) || is_of(o[2]) || is_of(o[3])
 }
 
 /// Chooses the first owner, in their fixed order, that is up and has a route; `action` stays as it is where there is

@@ -9,6 +9,9 @@ impl Mac {
     /// That of no station.
     pub const ZERO: Self = Self(0);
 
+    /// That of all stations.
+    pub const BROADCAST: Self = Self::new([0xff; 6]);
+
     /// Makes one of its six octets, the first one first.
     #[inline(always)]
     pub const fn new(octets: [u8; 6]) -> Self {

@@ -92,8 +92,8 @@ pub struct FurtherOwnerKey {
     pub set: u64,
     /// The owner, or the carrier.
     pub ifindex: u32,
-    /// What a carrier does: [`FurtherOwnerKey::BOTH_WAYS`], else 0.
-    pub ways: u32,
+    /// For carriers the macvlan or macvtap, or one of [`FurtherOwnerKey::ANY_INWARD`] and [`FurtherOwnerKey::ANY_OUTWARD`]; else 0.
+    pub of: u32,
 }
 
 const _: () = assert!(size_of::<FurtherOwnerKey>() == 16);
@@ -105,21 +105,19 @@ impl FurtherOwnerKey {
     /// The key of one owner in a set.
     #[inline(always)]
     pub const fn new(set: u64, ifindex: u32) -> Self {
-        Self { set, ifindex, ways: 0 }
+        Self { set, ifindex, of: 0 }
     }
 
-    /// What leaves with the hardware address is not the carrier's business either: the macvlan or macvtap has addresses of its own.
-    pub const BOTH_WAYS: u32 = 1;
+    /// Whatever arrives for the hardware address is not the carrier's business: the macvlan or macvtap is enforced itself, or is no
+    /// uplink. No interface has this index.
+    pub const ANY_INWARD: u32 = u32::MAX;
+    /// Whatever leaves with the hardware address is not the carrier's business: the macvlan or macvtap is enforced itself.
+    pub const ANY_OUTWARD: u32 = u32::MAX - 1;
 
-    /// The key of an interface on which frames arrive for a macvlan or macvtap, which has this hardware address.
+    /// The key of an interface that the frames of the macvlan or macvtap `of` cross, which has this hardware address: those with
+    /// its own addresses are not the interface's business. With [`Mac::BROADCAST`] the same, for frames to any group.
     #[inline(always)]
-    pub const fn carrier(mac: Mac, ifindex: u32) -> Self {
-        Self::new(Self::CARRIERS | mac.to_number(), ifindex)
-    }
-
-    /// The key of one by which such frames leave too, that the programs of the macvlan or macvtap judge.
-    #[inline(always)]
-    pub const fn carrier_both_ways(mac: Mac, ifindex: u32) -> Self {
-        Self { ways: Self::BOTH_WAYS, ..Self::carrier(mac, ifindex) }
+    pub const fn carrier(mac: Mac, ifindex: u32, of: u32) -> Self {
+        Self { set: Self::CARRIERS | mac.to_number(), ifindex, of }
     }
 }

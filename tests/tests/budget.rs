@@ -96,11 +96,11 @@ const BUDGETS: [Budget; 28] = [
     budget(W::OwnWithoutBlock(64), P::Ipv6, D::Ingress, 257, 2),
     budget(W::Foreign, P::Ipv6, D::Egress, 160, 1),
     budget(W::Foreign, P::Ipv6, D::Ingress, 156, 1),
-    budget(W::Own(1), P::Arp, D::Egress, 188, 3),
-    budget(W::Own(1), P::Arp, D::Ingress, 174, 3),
-    budget(W::Own(1), P::ArpReply, D::Egress, 190, 3),
-    budget(W::Own(1), P::ArpReply, D::Ingress, 174, 3),
-    budget(W::Own(1), P::Ndp, D::Egress, 268, 4),
+    budget(W::Own(1), P::Arp, D::Egress, 195, 3),
+    budget(W::Own(1), P::Arp, D::Ingress, 176, 3),
+    budget(W::Own(1), P::ArpReply, D::Egress, 197, 3),
+    budget(W::Own(1), P::ArpReply, D::Ingress, 176, 3),
+    budget(W::Own(1), P::Ndp, D::Egress, 271, 4),
     budget(W::Own(1), P::Ndp, D::Ingress, 220, 4),
     budget(W::Own(1), P::TaggedIpv4, D::Egress, 179, 4),
     budget(W::Own(1), P::TaggedIpv4, D::Ingress, 160, 4),
@@ -268,7 +268,8 @@ impl Map {
 
 /// Bytes of eBPF and, on x86-64, of machine code; and instructions that the verifier of Linux 6.18 looks at. A tenth more
 /// than there is: another compiler may need it.
-const SIZES: [(&str, u32, u32, u32); 2] = [(EGRESS, 42_000, 23_400, 26_800), (INGRESS, 17_500, 9_900, 4_700)];
+const SIZES: [(&str, u32, u32, u32); 2] =
+    [(EGRESS, 58_000, 32_500, 77_500), (INGRESS, 22_500, 12_900, 10_300)];
 
 #[test]
 fn the_programs_are_no_larger_than_their_budget() -> Result<()> {

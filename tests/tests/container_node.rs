@@ -42,7 +42,8 @@ fn all_takes_the_uplinks_and_says_what_it_leaves_out() -> Result<()> {
         assert_eq!(tcx::programs(&lab.host, "c0", hook)?, []);
     }
     let said = daemon.stderr();
-    for line in ["leaving out c0: its peer is in another network namespace", "leaving out lo: no packet"] {
+    for line in ["leaving out c0: its other end is in another network namespace", "leaving out lo: no packet"]
+    {
         assert!(said.contains(line), "{said}");
     }
     assert!(said.contains("on eth0_int, eth1_int"), "{said}");

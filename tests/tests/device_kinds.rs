@@ -80,15 +80,30 @@ fn a_device_on_top_shares_its_parents_policy(feature: Feature, kind: &str) -> Re
     lab.finish()
 }
 
+/// Its frames have a hardware address of its own: with that its addresses pass on the parent, and with the parent's they don't.
+/// Whoever enforces on the parent alone has it judge what the device sends.
+fn a_device_with_its_own_hardware_address(feature: Feature, kind: &str) -> Result<()> {
+    if !features::require(feature)? {
+        return Ok(());
+    }
+    let lab = Lab::builder().links(2).ipv6().build()?;
+    lab.host.ip(&format!("link add link eth0_int name top type {kind}"))?;
+    give_all_addresses(&lab, &DEVICE, &[0])?;
+    let device = Device { through: &[("top", 0)], ..DEVICE };
+    device.try_out(&lab, &MODES, &interfaces(&[INTERFACES]), &["top"])?;
+    device.try_out(&lab, &ENFORCING, &interfaces(&["top", INTERFACES]), &["top"])?;
+    lab.finish()
+}
+
 #[test]
-fn a_macvlan_interface_shares_its_parents_policy() -> Result<()> {
-    a_device_on_top_shares_its_parents_policy(Feature::Macvlan, "macvlan mode bridge")
+fn a_macvlan_interface_has_its_addresses_for_itself() -> Result<()> {
+    a_device_with_its_own_hardware_address(Feature::Macvlan, "macvlan mode bridge")
 }
 
 /// While no process has opened it, what comes is the host's.
 #[test]
-fn a_macvtap_interface_shares_its_parents_policy() -> Result<()> {
-    a_device_on_top_shares_its_parents_policy(Feature::Macvtap, "macvtap mode bridge")
+fn a_macvtap_interface_has_its_addresses_for_itself() -> Result<()> {
+    a_device_with_its_own_hardware_address(Feature::Macvtap, "macvtap mode bridge")
 }
 
 #[test]

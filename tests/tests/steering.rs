@@ -204,7 +204,7 @@ fn what_is_forwarded_is_not_steered() -> Result<()> {
     }
     let daemon = lab.mhebpf(&["--steer", "rules"])?;
     let table = table(&lab, 1)?;
-    assert!(ours(&lab.host)?.iter().any(|line| line.contains("from 192.168.3.0/30 iif lo")));
+    assert!(ours(&lab.host)?.iter().any(|line| line.contains("from 192.168.3.0/30 fwmark 0 iif lo")));
     let of = |source: &str| lab.host.ip(&format!("route get 203.0.113.1 from {source}"));
     assert!(of("192.168.3.3")?.contains(&format!("dev eth1_int table {table}")), "{}", of("192.168.3.3")?);
     let forwarded = of("192.168.3.1 iif c0")?;

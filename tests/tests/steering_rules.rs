@@ -22,7 +22,7 @@ fn steering(lab: &Lab) -> Result<Daemon> {
 }
 
 fn wait_for_rule(lab: &Lab, address: &str, port: usize) -> Result<()> {
-    let rule = format!("from {address} iif lo lookup {} proto {PROTOCOL}", table(lab, port)?);
+    let rule = format!("from {address} fwmark 0 iif lo lookup {} proto {PROTOCOL}", table(lab, port)?);
     wait_until(&format!("`{rule}` alone"), PATIENCE, || {
         let ours = ours(&lab.host)?;
         let mut of_address = ours.iter().filter(|line| line.contains(&format!("from {address} ")));
@@ -51,7 +51,7 @@ fn wanted_rules(lab: &Lab) -> Result<Vec<String>> {
         let text = |rule: &SteeringRule| {
             let source = rule.source.to_string();
             let source = source.trim_end_matches("/32").trim_end_matches("/128");
-            format!("{PRIORITY}:\tfrom {source} iif lo lookup {} proto {PROTOCOL}", rule.table)
+            format!("{PRIORITY}:\tfrom {source} fwmark 0 iif lo lookup {} proto {PROTOCOL}", rule.table)
         };
         let mut rules: Vec<String> = rules.iter().map(text).collect();
         rules.sort();
@@ -75,7 +75,7 @@ fn each_address_has_a_rule_and_each_interface_a_table() -> Result<()> {
     for port in lab.ports() {
         let table = table(&lab, port)?;
         for address in [lab.address(port).to_string(), lab.address6(port).to_string()] {
-            let rule = format!("{PRIORITY}:\tfrom {address} iif lo lookup {table} proto {PROTOCOL}");
+            let rule = format!("{PRIORITY}:\tfrom {address} fwmark 0 iif lo lookup {table} proto {PROTOCOL}");
             assert!(ours.contains(&rule), "{rule}: {ours:#?}");
         }
         for route in ["default via 192.168.0.1", "192.168.0.0/21", "default via 2001:db8::1", "2001:db8::/64"]

@@ -30,6 +30,9 @@ impl Bindings {
     /// not, and so does what is enforced, unless its policy says otherwise.
     pub fn new(host: &Host, policies: &BTreeMap<u32, Policy>) -> Self {
         let mut bindings = Self { bound: Uplinks::of(host).uplinks, ..Self::default() };
+        let binding = policies.iter().filter(|(_, policy)| policy.binds);
+        // Who names a port says that its bridge leads out.
+        bindings.bound.extend(binding.filter_map(|(ifindex, _)| host.links.get(ifindex)?.master));
         for (ifindex, policy) in policies {
             if policy.binds {
                 bindings.bound.insert(*ifindex);

@@ -71,13 +71,17 @@ impl Tables {
             tables.ifaces.insert(link.index, iface);
         }
         for Carrier { carrier, mac, of } in stacking.carriers() {
-            let is_bound = bindings.bound.contains(&of);
+            let is_enforced = policies.contains_key(&of);
             if let Some(iface) = tables.ifaces.get_mut(&carrier) {
                 iface.flags |= Iface::CARRIES;
+                let key = |mac, of| FurtherOwnerKey::carrier(mac, carrier, of);
                 let mac = Mac::new(mac);
-                tables.further_owners.insert(FurtherOwnerKey::carrier(mac, carrier));
-                if is_bound {
-                    tables.further_owners.insert(FurtherOwnerKey::carrier_both_ways(mac, carrier));
+                tables.further_owners.extend([key(mac, of), key(Mac::BROADCAST, of)]);
+                if is_enforced {
+                    tables.further_owners.insert(key(mac, FurtherOwnerKey::ANY_OUTWARD));
+                }
+                if is_enforced || !bindings.bound.contains(&of) {
+                    tables.further_owners.insert(key(mac, FurtherOwnerKey::ANY_INWARD));
                 }
             }
         }

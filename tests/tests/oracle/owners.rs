@@ -57,8 +57,12 @@ impl Host {
 
     /// Whether the addresses of an interface are its own, leaving aside what addresses they are.
     pub(super) fn is_bound(&self, interface: &Interface) -> bool {
-        let is_enforced = interface.policy.as_ref().is_some_and(|policy| policy.binds);
-        is_enforced || self.uplinks().contains(&interface.index)
+        if let Some(policy) = &interface.policy {
+            return policy.binds;
+        }
+        // Who enforces on a port takes its bridge for a way out.
+        let mut ports = self.ports(interface.index).filter_map(|port| port.policy.as_ref());
+        self.uplinks().contains(&interface.index) || ports.any(|policy| policy.binds)
     }
 
     /// The bound interface on whose link an address of an unbound macvlan is: a virtual router's addresses are of that link, and

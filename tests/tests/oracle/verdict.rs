@@ -162,11 +162,13 @@ impl Place<'_> {
         source_mac(&self.crossing.frame) == Some(self.interface.mac)
     }
 
-    /// Whether a frame that leaves is of a macvlan of this host, by this hardware address: it is judged there. One whose
-    /// addresses are everyone's has none to speak of.
-    fn is_of_one_above(self, source: Option<[u8; 6]>) -> bool {
+    /// Whether a frame that leaves is of a macvlan of this host, by this hardware address: of one that judges it itself, or that
+    /// is among the owners of its address.
+    fn is_of_one_above(self, source: Option<[u8; 6]>, owners: &[u32]) -> bool {
         let Some(source) = source.filter(|_| self.interface.is_ethernet) else { return false };
-        self.host.carried(self.interface, source).any(|above| self.host.is_bound(above))
+        let known = &owners[..owners.len().min(KNOWN_OWNERS)];
+        let is_its = |above: &Interface| above.policy.is_some() || known.contains(&above.index);
+        self.host.carried(self.interface, source).any(is_its)
     }
 
     /// Whether a frame that arrives is for a macvlan of this host too: by its hardware address, or as one for a group about an
@@ -177,8 +179,13 @@ impl Place<'_> {
             return false;
         };
         let has_one_above = |mac| self.host.carried(self.interface, mac).next().is_some();
+        let known = &owners[..owners.len().min(KNOWN_OWNERS)];
         if destination[0].is_multiple_of(2) {
-            return has_one_above(destination);
+            // What is no uplink takes whatever is for it, and what is enforced judges it itself.
+            let is_its = |above: &Interface| {
+                above.policy.is_some() || !self.host.is_bound(above) || known.contains(&above.index)
+            };
+            return self.host.carried(self.interface, destination).any(is_its);
         }
         let first = owners.iter().take(KNOWN_OWNERS).filter_map(|owner| self.host.interface(*owner));
         { first }.any(|owner| has_one_above(owner.mac))
@@ -227,7 +234,9 @@ impl Place<'_> {
             Relation::Foreign if is_routed || self.passes_foreign() => return Verdict::Pass,
             Relation::Foreign => ("unknown_source", Action::Drop),
             Relation::Loopback => ("loopback", Action::Drop),
-            Relation::Elsewhere(_) if self.is_of_one_above(source_mac(&self.crossing.frame)) => {
+            Relation::Elsewhere(owners)
+                if self.is_of_one_above(source_mac(&self.crossing.frame), &owners) =>
+            {
                 return Verdict::Pass;
             }
             // Whoever is a member of a group is so on one link: by another interface the message would say what is not so.
@@ -284,7 +293,7 @@ impl Place<'_> {
     }
 
     fn announced(self, target: Ipv6Addr) -> Verdict {
-        let is_of_one_above = |_: &[u32]| self.is_of_one_above(source_mac(&self.crossing.frame));
+        let is_of_one_above = |owners: &[u32]| self.is_of_one_above(source_mac(&self.crossing.frame), owners);
         self.dropped_for(target.into(), "ndp", "ndp_sender", is_of_one_above)
     }
 
@@ -321,7 +330,9 @@ impl Place<'_> {
             Relation::Foreign if self.passes_foreign() => return Verdict::Pass,
             Relation::Foreign => ("unknown_source", Action::Drop),
             Relation::Loopback => ("loopback", Action::Drop),
-            Relation::Elsewhere(_) if self.is_of_one_above(Some(hardware)) => return Verdict::Pass,
+            Relation::Elsewhere(owners) if self.is_of_one_above(Some(hardware), &owners) => {
+                return Verdict::Pass;
+            }
             Relation::Elsewhere(_) if !asks => ("arp_sender", Action::Drop),
             // A datagram on the wrong interface must find a neighbour there, or it never comes to where it
             // can be redirected.
