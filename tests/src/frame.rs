@@ -93,6 +93,8 @@ pub struct Ipv4 {
     pub tcp_flags: u8,
     /// ICMP's type, or 0.
     pub icmp_type: u8,
+    /// Whether the header's checksum is right.
+    pub is_sound: bool,
 }
 
 /// An IPv6 header and what is known of the payload.
@@ -244,6 +246,7 @@ impl Ipv4 {
             ports,
             tcp_flags: if protocol == 6 { payload.get(13).copied().unwrap_or_default() } else { 0 },
             icmp_type: if protocol == 1 { payload.first().copied().unwrap_or_default() } else { 0 },
+            is_sound: body.get(..header_length).is_some_and(is_sound),
         })
     }
 
@@ -294,6 +297,13 @@ impl Ipv6 {
 fn address6(bytes: &[u8], at: usize) -> Option<Ipv6Addr> {
     let octets: [u8; 16] = bytes.get(at..at + 16)?.try_into().ok()?;
     Some(octets.into())
+}
+
+/// Whether the sum of a header's words, its checksum included, is as RFC 1071 wants it.
+fn is_sound(header: &[u8]) -> bool {
+    let words = header.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let sum: u32 = words.sum();
+    (sum & 0xffff) + (sum >> 16) == 0xffff
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u16> {

@@ -4,6 +4,7 @@ mod build;
 mod change;
 mod inject;
 mod ipv6;
+mod lan;
 mod neighbours;
 mod probe;
 mod recording;
@@ -21,6 +22,7 @@ use anyhow::{Context as _, Result, ensure};
 
 pub use build::{LabBuilder, Segment};
 pub use ipv6::{FAR6, PEER6};
+pub use lan::{LAN, LAN_CLIENT, LAN_HOST, LAN_SERVER, Lan};
 pub use probe::PROBE_PORT;
 pub use recording::Recording;
 pub use router::{Container, Router};

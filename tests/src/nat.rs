@@ -1,12 +1,14 @@
 //! Address translation, set up by netlink so that no package is needed for it.
 
-use std::net::Ipv4Addr;
+use std::{io, net::Ipv4Addr, process::Command};
 
 use anyhow::{Context as _, Result};
 
 use crate::{
+    features::{self, Feature},
     netlink::{ACK, APPEND, CREATE, Message, Netlink, REQUEST, attribute, nested},
     netns::NetNs,
+    skip::skip,
 };
 
 const BATCH_BEGIN: u16 = 0x10;
@@ -21,6 +23,21 @@ const IPV4: u8 = 2;
 const PRE_ROUTING: (u32, i32) = (0, -100);
 /// `NF_INET_POST_ROUTING` and `NF_IP_PRI_NAT_SRC`.
 const POST_ROUTING: (u32, i32) = (4, 100);
+
+/// Tells whether a test can have rules that `nft` makes; says so if not.
+///
+/// # Errors
+///
+/// When the kernel has no nf_tables although it is expected to.
+pub fn has_nft() -> Result<bool> {
+    match Command::new("nft").arg("--version").output() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            skip("nft is not installed");
+            Ok(false)
+        }
+        _ => features::require(Feature::Nftables),
+    }
+}
 
 /// Lets everything that is forwarded out of `ns` go out with the address of the interface that it leaves by: the same as
 /// `nft 'table ip lab { chain post { type nat hook postrouting priority srcnat; masquerade; } }'`.

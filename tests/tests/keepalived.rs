@@ -163,3 +163,53 @@ fn a_plain_virtual_address_moves_between_two_hosts() -> Result<()> {
 fn a_virtual_address_with_a_hardware_address_of_its_own_moves_between_two_hosts() -> Result<()> {
     move_it_there_and_back(true)
 }
+
+/// Both interfaces are in one subnet, and a virtual router is on the first: each of the three addresses is answered for with its
+/// own hardware address, and reached. keepalived has the interface itself answer for nothing but its own.
+#[test]
+fn every_address_is_reached_beside_a_virtual_router() -> Result<()> {
+    if !is_installed() {
+        return Ok(());
+    }
+    for starts_first in ["keepalived", "mhebpf"] {
+        let lab = Lab::builder().links(2).build()?;
+        lab.claim(0, VIP, std::time::Duration::ZERO);
+        let start = || Keepalived::start(&lab.host, starts_first, "eth0_int", 150, true);
+        let run = || lab.run_mhebpf(&["run", "--all"]);
+        let (keepalived, daemon) =
+            match starts_first {
+                "keepalived" => {
+                    let keepalived = start()?;
+                    wait_until("the host to take the address", PATIENCE, || {
+                        Ok(has_it(&lab.host)?.then_some(()))
+                    })?;
+                    (keepalived, run()?)
+                }
+                _ => {
+                    let daemon = run()?;
+                    (start()?, daemon)
+                }
+            };
+        wait_until_it_is_at(&lab, VIRTUAL_ROUTER, &[&keepalived])?;
+        for (address, port, macs) in [
+            (lab.address(0), 0, &[lab.mac(0), VIRTUAL_ROUTER][..]),
+            (lab.address(1), 1, &[lab.mac(1)]),
+            (VIP, 0, &[VIRTUAL_ROUTER]),
+        ] {
+            lab.forget_neighbours()?;
+            let recording = lab.record();
+            icmp::ping(&lab.switch, PEER, address, PATIENCE)
+                .with_context(|| format!("{address}, {starts_first} first: {}", keepalived.log()))?;
+            let answers = recording.arp_replies_for(address)?;
+            assert!(
+                answers.iter().all(|(by, mac)| *by == port && macs.contains(mac)),
+                "{address}: {answers:?}"
+            );
+            assert_eq!(recording.ports_of(address)?, std::collections::BTreeSet::from([port]), "{address}");
+        }
+        keepalived.stop()?;
+        daemon.stop()?;
+        lab.finish()?;
+    }
+    Ok(())
+}

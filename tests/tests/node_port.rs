@@ -1,18 +1,9 @@
 //! A node of a cluster, with kube-proxy's rules for a port that is on each of its addresses.
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr},
-    process::Command,
-};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
-use mhebpf_tests::{
-    Lab, NetNs, PEER, Service,
-    features::{self, Feature},
-    skip,
-    traffic::ARTICLE_PORT,
-};
+use mhebpf_tests::{Lab, NetNs, PEER, Service, nat, traffic::ARTICLE_PORT};
 
 const NODE_PORT: u16 = 30_080;
 /// A pod on this node, and what it knows of the node.
@@ -100,20 +91,9 @@ fn service<'lab>(lab: &'lab Lab, server: &'lab NetNs) -> Service<'lab> {
     Service { lab, client: PEER.into(), published, server, port: ARTICLE_PORT }
 }
 
-/// Whether this machine can have the rules; says so if not.
-fn is_possible() -> Result<bool> {
-    match Command::new("nft").arg("--version").output() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            skip("nft is not installed");
-            Ok(false)
-        }
-        _ => features::require(Feature::Nftables),
-    }
-}
-
 #[test]
 fn a_node_port_answers_by_the_owner_of_its_address() -> Result<()> {
-    if !is_possible()? {
+    if !nat::has_nft()? {
         return Ok(());
     }
     for endpoint in Endpoint::ALL {
@@ -130,7 +110,7 @@ fn a_node_port_answers_by_the_owner_of_its_address() -> Result<()> {
 
 #[test]
 fn in_drop_mode_no_answer_of_a_node_port_leaves_by_another_interface() -> Result<()> {
-    if !is_possible()? {
+    if !nat::has_nft()? {
         return Ok(());
     }
     for endpoint in Endpoint::ALL {

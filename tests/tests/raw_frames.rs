@@ -155,6 +155,32 @@ fn priority_tagged_frames_that_leave_are_judged_as_untagged() -> Result<()> {
     Ok(())
 }
 
+/// The kernel looks through all tags, the programs through 16 beside the first, which is not in the frame any more then.
+#[test]
+fn frames_with_many_priority_tags_are_judged_or_dropped() -> Result<()> {
+    let lab = Lab::builder().links(2).build()?;
+    let socket = udp::bind(&lab.host, Ipv4Addr::UNSPECIFIED, PROBE_PORT)?;
+    let deliver = |address, count| {
+        let (from, to) = (SocketAddrV4::new(PEER, PROBE_PORT), SocketAddrV4::new(address, PROBE_PORT));
+        let tags = vec![(ETHERTYPE_VLAN, 0); count];
+        lab.send_to_host(0, &tagged(&craft::udp(lab.inward(0), from, to, b"tagged")?, &tags))?;
+        lab.fence()?;
+        udp::take_delivered(&socket)
+    };
+    for count in [9, 16, 18, 40] {
+        assert!(deliver(lab.address(1), count)?.is_some(), "the kernel takes {count} tags");
+    }
+    let daemon = lab.mhebpf_quietly(&[])?;
+    for count in [9, 16, 18, 40] {
+        assert!(deliver(lab.address(1), count)?.is_none(), "{count} tags");
+        assert_eq!(deliver(lab.address(0), count)?.is_some(), count <= 16, "{count} tags");
+    }
+    let summary = daemon.stop()?.summary;
+    assert_eq!(summary.count("eth0_int", "wrong_destination"), 2, "{summary:?}");
+    assert_eq!(summary.count("eth0_int", "priority_tags"), 4, "{summary:?}");
+    lab.finish()
+}
+
 /// The VLAN device's own programs judge those.
 #[test]
 fn frames_of_a_vlan_pass_both_ways() -> Result<()> {
