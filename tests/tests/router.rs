@@ -173,7 +173,6 @@ fn forwarding_that_is_turned_on_makes_a_downlink_of_an_uplink() -> Result<()> {
         let daemon = run(&lab, arguments)?;
         ask_from_inside(&lab, &lan)?;
         lab.host.sysctl("net.ipv4.ip_forward", "1")?;
-        lab.host.ip("link add docker0 type bridge")?;
         daemon.wait_for_line(line, PATIENCE)?;
         try_uplinks_from_inside(&lab, &lan)?;
         if arguments == ["--all"] {
@@ -182,7 +181,6 @@ fn forwarding_that_is_turned_on_makes_a_downlink_of_an_uplink() -> Result<()> {
             }
         }
         daemon.stop()?;
-        lab.host.ip("link delete docker0")?;
     }
     lab.finish()
 }

@@ -16,10 +16,11 @@ const BURST: usize = 50_000;
 /// `RTMGRP_LINK`, and `IFADDR` and `ROUTE` of IPv4 and IPv6, of `linux/rtnetlink.h`.
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 
-/// `RTNLGRP_IPV4_RULE` and `RTNLGRP_IPV6_RULE`.
-const RULE_GROUPS: [u32; 2] = [8, 19];
+/// `RTNLGRP_IPV4_RULE`, `RTNLGRP_IPV6_RULE`, `RTNLGRP_IPV4_NETCONF` and `RTNLGRP_IPV6_NETCONF`: rules of policy routing, and
+/// sysctls such as that of forwarding.
+const FURTHER_GROUPS: [u32; 4] = [8, 19, 24, 25];
 
-/// A subscription to the changes of links, addresses, rules and routes in the namespace of this process.
+/// A subscription to the changes of links, addresses, rules, routes and sysctls in the namespace of this process.
 pub struct Events {
     socket: AsyncFd<Socket>,
     overruns: u64,
@@ -40,10 +41,10 @@ impl Events {
                 debug!("the netlink socket keeps its default receive buffer: {error}");
             }
             socket.bind(&SocketAddr::new(0, GROUPS))?;
-            for group in RULE_GROUPS {
+            for group in FURTHER_GROUPS {
                 // Without them the cross-check finds what has changed.
                 if let Err(error) = socket.add_membership(group) {
-                    warn!("netlink events of rules: {error}");
+                    warn!("netlink events of rules and sysctls: {error}");
                 }
             }
             // SAFETY: the socket has a descriptor of its own, the same for as long as it lives.
