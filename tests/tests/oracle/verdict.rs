@@ -178,7 +178,6 @@ impl Place<'_> {
         else {
             return false;
         };
-        let has_one_above = |mac| self.host.carried(self.interface, mac).next().is_some();
         let known = &owners[..owners.len().min(KNOWN_OWNERS)];
         if destination[0].is_multiple_of(2) {
             // What is no uplink takes whatever is for it, and what is enforced judges it itself.
@@ -188,7 +187,10 @@ impl Place<'_> {
             return self.host.carried(self.interface, destination).any(is_its);
         }
         let first = owners.iter().take(KNOWN_OWNERS).filter_map(|owner| self.host.interface(*owner));
-        { first }.any(|owner| has_one_above(owner.mac))
+        let is_above = |owner: &Interface| {
+            self.host.carried(self.interface, owner.mac).any(|above| above.index == owner.index)
+        };
+        { first }.any(is_above)
     }
 
     /// Whether a foreign source is none of this host's: guests speak for themselves.
