@@ -203,6 +203,37 @@ fn an_error_about_what_is_forwarded_reaches_its_sender() -> Result<()> {
     Ok(())
 }
 
+/// The container has sized its packets for the first route's interface. The error that tells it better is translated like any
+/// other, and reaches it.
+#[test]
+fn the_answers_of_a_published_port_adapt_to_the_owners_smaller_mtu() -> Result<()> {
+    if !nat::has_nft()? {
+        return Ok(());
+    }
+    for family in Family::BOTH {
+        let node = Node::new(family)?;
+        let lab = &node.lab;
+        lab.host.ip("link set eth1_int mtu 1300")?;
+        // The peer knows better than to send large segments there, but offers to take them.
+        let shown = lab.switch.ip(&format!("route get {}", node.second()))?;
+        let device = shown.split_whitespace().skip_while(|word| *word != "dev").nth(1);
+        let device = device.context("the peer's way to the second uplink")?;
+        lab.switch.ip(&format!("route add {} dev {device} mtu 1300 advmss 1440", node.second()))?;
+        node.publish()?;
+        let _server = tcp::EchoServer::start(&node.container, node.inside, PORT)?;
+        let daemon = lab.run_mhebpf(&["run", "--all"])?;
+        let recording = lab.record();
+        let stream = tcp::connect(&lab.switch, node.far(), SocketAddr::new(node.second(), PORT))?;
+        tcp::echo_bulk(&stream, 300_000).with_context(|| family.to_string())?;
+        drop(stream);
+        assert_eq!(recording.ports_of(node.second())?, BTreeSet::from([1]), "{family}");
+        let summary = daemon.stop()?.summary;
+        assert!(summary.total("too_big") > 0, "{family}: {summary:?}");
+        node.lab.finish()?;
+    }
+    Ok(())
+}
+
 fn set(socket: &UdpSocket, level: i32, option: i32, value: i32) -> Result<()> {
     use std::os::fd::AsRawFd as _;
     let descriptor = SockRef::from(socket).as_raw_fd();
