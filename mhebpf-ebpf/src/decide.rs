@@ -3,7 +3,11 @@
 use crate::{
     Address, Announce, Arp, ArpOperation, Datagram, Direction, Discovery, DiscoveryKind, Family,
     FurtherOwnerKey, INLINE_OWNERS, Iface, Ipv4, Ipv6, Mac, Neighbour, Network, Owners, OwnersKey, Packet,
-    Reason, Receive, Send, Unknown, filter::Bit, packet::PROTOCOL_IGMP,
+    Reason, Receive, Send, Unknown,
+    carrier::is_carried,
+    filter::Bit,
+    origin::{Metadata, Origin},
+    packet::PROTOCOL_IGMP,
 };
 
 /// What is known of the host: the BPF maps in the kernel, plain collections elsewhere.
@@ -28,18 +32,6 @@ pub trait AddressTables<A> {
     fn owners_by_prefix(&self, key: &OwnersKey<A>) -> Option<&Owners>;
     /// The next hop from `owner` to `destination`, by the longest prefix.
     fn next_hop(&self, owner: u32, destination: A) -> Option<&Neighbour>;
-}
-
-/// What is known of a packet besides what was parsed. It is asked only where it matters, which is rarely.
-pub trait Metadata {
-    /// Whether it came in by an interface before, and so is forwarded or bridged (`skb->ingress_ifindex`).
-    fn has_arrived(&self) -> bool;
-    /// Whether it came out of an IPsec tunnel or transport.
-    fn is_decapsulated(&self) -> bool;
-    /// The source of its Ethernet header, where the interface has one.
-    fn source_mac(&self) -> Mac;
-    /// The destination of its Ethernet header, where the interface has one.
-    fn destination_mac(&self) -> Mac;
 }
 
 /// What becomes of a packet.
@@ -153,41 +145,6 @@ pub fn behind_tags(direction: Direction, iface: &Iface, metadata: &impl Metadata
         }
     };
     if is_ours { drop(Family::Ipv4, Reason::PriorityTags, enforced) } else { Verdict::Pass }
-}
-
-/// Where a packet that leaves comes from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Origin {
-    /// A process of this host, or its kernel.
-    Local,
-    /// Another host: this one routed it.
-    Forwarded,
-    /// Another host, whose Ethernet header it still has.
-    Bridged,
-}
-
-impl Origin {
-    /// Whence a packet that leaves by an interface comes. What was routed has the interface's own hardware address as its source.
-    #[inline(always)]
-    pub fn of(iface: &Iface, metadata: &impl Metadata) -> Self {
-        if !metadata.has_arrived() {
-            Self::Local
-        } else if !iface.has_ethernet() || metadata.source_mac() == iface.mac() {
-            Self::Forwarded
-        } else {
-            Self::Bridged
-        }
-    }
-
-    /// The policy for the datagrams of that origin.
-    #[inline(always)]
-    pub const fn send(self, iface: &Iface) -> Send {
-        match self {
-            Self::Local => iface.send(),
-            Self::Forwarded => iface.forwarded(),
-            Self::Bridged => Send::Off,
-        }
-    }
 }
 
 /// Whose an address is, seen from one interface.
@@ -452,23 +409,6 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
             Unknown::Drop => drop(family, Reason::UnknownSource, enforced),
         }
     }
-}
-
-/// Whether a frame with a hardware address, and with an address of these owners, is a macvlan's or macvtap's on an interface: of
-/// one whose frames go that way whatever their addresses are, or whose the address is. What is for a group all of them get.
-///
-/// A function of its own for the kernel too: it is rarely called, and from many places.
-#[cfg_attr(target_arch = "bpf", inline(never))]
-fn is_carried<T: Tables>(tables: &T, ifindex: u32, owners: &Owners, mac: Mac, any: u32) -> bool {
-    let is_group = any == FurtherOwnerKey::ANY_INWARD && mac.is_group();
-    if !is_group && tables.is_further_owner(&FurtherOwnerKey::carrier(mac, ifindex, any)) {
-        return true;
-    }
-    let mac = if is_group { Mac::BROADCAST } else { mac };
-    let is_of = |owner| owner != 0 && tables.is_further_owner(&FurtherOwnerKey::carrier(mac, ifindex, owner));
-    const { assert!(INLINE_OWNERS == 4) };
-    let o = &owners.inline;
-    is_of(o[0]) || is_of(o[1]) || is_of(o[2]) || is_of(o[3])
 }
 
 /// Chooses the first owner, in their fixed order, that is up and has a route; `action` stays as it is where there is

@@ -7,6 +7,7 @@
 #![no_std]
 
 pub mod address;
+mod carrier;
 pub mod counter;
 pub mod decide;
 pub mod filter;
@@ -14,6 +15,7 @@ pub mod glance;
 pub mod iface;
 pub mod mac;
 pub mod next_hop;
+pub mod origin;
 pub mod owners;
 pub mod packet;
 pub mod pinned;
@@ -21,13 +23,14 @@ pub mod sample;
 
 pub use address::{Address, Ipv4, Ipv6};
 pub use counter::{CounterKey, DIRECT_COUNTS, Direction, Family, Reason};
-pub use decide::{Act, Action, AddressTables, Metadata, Tables, Verdict};
+pub use decide::{Act, Action, AddressTables, Tables, Verdict};
 pub use filter::Filter;
 pub use iface::{
     Announce, Block, DIRECT_IFACES, HIGH_IFACES, INLINE_ADDRESSES, Iface, Receive, Send, Slot6, Unknown,
 };
 pub use mac::Mac;
 pub use next_hop::{Neighbour, NextHopKey};
+pub use origin::{Metadata, Origin};
 pub use owners::{FurtherOwnerKey, INLINE_OWNERS, Owners, OwnersKey};
 pub use packet::{Arp, ArpOperation, Datagram, Discovery, DiscoveryKind, Frame, Location, Network, Packet};
 pub use pinned::{LAYOUT, State};

@@ -15,9 +15,9 @@ use super::{
 };
 use aya_ebpf::bindings::__sk_buff;
 use mhebpf_ebpf::{
-    Act, Direction, Family, Iface, Location, Metadata as _, Neighbour, Network, Packet, Reason, Send,
+    Act, Direction, Family, Iface, Location, Metadata as _, Neighbour, Network, Origin, Packet, Reason, Send,
     Verdict,
-    decide::{self, Origin, decide},
+    decide::{self, decide},
     packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, parse_at, parse_ipv6_without_discovery},
 };
 use network_types::eth::EthHdr;
