@@ -7,6 +7,7 @@ pub mod checks;
 pub mod document;
 pub mod finding;
 pub mod nftables;
+pub mod published;
 pub mod read;
 pub mod report;
 pub mod roles;

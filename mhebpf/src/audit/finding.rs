@@ -67,6 +67,8 @@ pub enum Kind {
     Program,
     /// A socket: protocol, local address, and peer where there is one.
     Socket,
+    /// A published port: protocol, address where it is published at certain ones only, and port.
+    Port,
     /// A sysctl.
     Sysctl,
 }

@@ -4,6 +4,7 @@ mod borrowed;
 mod mptcp;
 mod networkd;
 mod programs;
+mod published;
 mod raw;
 mod rules;
 mod sockets;

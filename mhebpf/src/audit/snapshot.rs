@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use super::rule::{Mark, Rule};
-use super::sysctls::Sysctls;
+use super::{published::Published, sysctls::Sysctls};
 use crate::{
     model::{
         Address, Host, Policy,
@@ -172,7 +172,7 @@ pub struct Borrowed {
 }
 
 /// Where addresses of packets are translated (NAT), as far as rules are there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Translation {
     /// Before routing: published ports, port forwarding, services of a cluster, IPVS.
     pub arriving: bool,
@@ -180,6 +180,8 @@ pub struct Translation {
     pub output: bool,
     /// Of sources, after routing.
     pub leaving: bool,
+    /// What is published, as far as the rules are read.
+    pub published: BTreeSet<Published>,
 }
 
 /// An endpoint of Multipath TCP (`ip mptcp endpoint`).

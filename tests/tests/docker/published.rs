@@ -6,11 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 use mhebpf_tests::{
-    FAR, Family, Lab, NetNs, PEER, Service,
+    Daemon, FAR, Family, Lab, NetNs, PEER, Service,
     docker::{self, Engine},
     tcx,
     traffic::ARTICLE_PORT,
 };
+use serde_json::Value;
 
 /// Options of the engine for the ways by which it publishes a port: by rules, with a proxy for what they don't catch or without;
 /// by the proxy alone.
@@ -69,7 +70,7 @@ impl Site {
         self.service().is_answered_by(0).context("without mhebpf")?;
         let daemon = self.lab.run_mhebpf(&["run", "--all"])?;
         for hook in [tcx::Hook::Ingress, tcx::Hook::Egress] {
-            assert_eq!(tcx::programs(&self.lab.host, "docker0", hook)?, []);
+            assert!(tcx::programs(&self.lab.host, "docker0", hook)?.is_empty());
         }
         self.service().is_answered_by(1)?;
         daemon.stop()?;
@@ -95,6 +96,24 @@ fn answers_leave_by_the_owner_of_the_published_address() -> Result<()> {
         site.redirects_answers_to_the_owner().with_context(|| format!("{options:?}"))?;
     }
     Ok(())
+}
+
+/// Beforehand, so that nobody is surprised.
+#[test]
+fn an_audit_names_the_ports_that_the_engine_publishes() -> Result<()> {
+    if !docker::is_available()? {
+        return Ok(());
+    }
+    let site = Site::one_subnet(Family::V4, &[])?;
+    let output = Daemon::command(&site.lab.host)?.args(["audit", "-o", "json"]).output()?;
+    let document: Value = serde_json::from_slice(&output.stdout)?;
+    let mut findings = document["findings"].as_array().into_iter().flatten();
+    let moved = findings.find(|finding| finding["id"] == "translated-answers");
+    let objects = moved.with_context(|| format!("{document:#}"))?["objects"].as_array().into_iter().flatten();
+    let ports: Vec<&Value> =
+        objects.filter(|object| object["kind"] == "port").map(|object| &object["name"]).collect();
+    assert_eq!(ports, [&format!("tcp {}", site.published), &format!("udp {}", site.published)]);
+    site.lab.finish()
 }
 
 #[test]

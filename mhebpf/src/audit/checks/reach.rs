@@ -108,12 +108,14 @@ pub(super) fn unreachable(view: &View<'_>) -> Vec<Finding> {
             .filter(|s| lost.contains(&s.local.ip()))
             .map(super::sockets::name)
             .collect();
+        let ports = super::translation::published_at(view, ifindex, &lost);
         let lost: Vec<IpAddr> = lost.into_iter().collect();
-        let bound = if sockets.is_empty() {
-            String::new()
-        } else {
-            format!(" {} bound there: {}.", count(sockets.len(), "socket is", "sockets are"), list(&sockets))
+        let served = |things: &[String], one, many, how| match things {
+            [] => String::new(),
+            things => format!(" {} {how} there: {}.", count(things.len(), one, many), list(things)),
         };
+        let bound = served(&sockets, "socket is", "sockets are", "bound")
+            + &served(&ports, "port is", "ports are", "published");
         Finding {
             id: Id::UnreachableAddress,
             severity: Severity::Warning,
@@ -121,6 +123,7 @@ pub(super) fn unreachable(view: &View<'_>) -> Vec<Finding> {
                 objects(Kind::Interface, [&name]),
                 objects(Kind::Address, &lost),
                 objects(Kind::Socket, &sockets),
+                objects(Kind::Port, &ports),
             ]
             .concat(),
             summary: format!("{} on {name}, which is down or has no carrier", addresses(lost.len())),

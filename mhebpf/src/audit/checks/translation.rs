@@ -7,10 +7,11 @@ use std::{
 
 use mhebpf_ebpf::Send;
 
-use super::{list, objects, ways};
+use super::{count, list, objects, ways};
 use crate::{
     audit::{
-        finding::{Finding, Id, Kind, Severity},
+        finding::{Finding, Id, Kind, Object, Severity},
+        published::Published,
         snapshot::{To, View},
     },
     model::Tables,
@@ -52,17 +53,18 @@ fn judges_forwarded(view: &View<'_>, ifindex: u32) -> bool {
 }
 
 fn move_to_owner(view: &View<'_>, owner: u32, by: u32, sources: BTreeSet<IpAddr>) -> Finding {
-    let (owner, by) = (view.name(owner), view.name(by));
-    let sources: Vec<IpAddr> = sources.into_iter().collect();
+    let answers = Answers::of(view, owner, by, sources);
     Finding {
         id: Id::TranslatedAnswers,
         severity: Severity::Note,
-        objects: [objects(Kind::Interface, [&owner, &by]), objects(Kind::Address, &sources)].concat(),
-        summary: format!("answers of ports published on {owner} leave by {by} today"),
+        objects: answers.objects(),
+        summary: format!("answers of {} leave by {} today", answers.published(), answers.by),
         consequence: format!(
-            "Packets that are forwarded and get {} as their source by translation, answers of containers and forwarded ports \
-             above all, follow the first route. With mhebpf they leave by {owner}.",
-            list(&sources)
+            "{}Packets that are forwarded and get {} as their source by translation, answers of containers and forwarded ports \
+             above all, follow the first route. With mhebpf they leave by {}.",
+            answers.named(),
+            list(&answers.sources),
+            answers.owner
         ),
         remedy: "None is needed: peers expect them there. To leave them as they are: --forwarded off"
             .to_owned(),
@@ -70,18 +72,19 @@ fn move_to_owner(view: &View<'_>, owner: u32, by: u32, sources: BTreeSet<IpAddr>
 }
 
 fn without_next_hop(view: &View<'_>, owner: u32, by: u32, sources: BTreeSet<IpAddr>) -> Finding {
-    let (owner, by) = (view.name(owner), view.name(by));
-    let sources: Vec<IpAddr> = sources.into_iter().collect();
-    let flag = if sources.iter().all(IpAddr::is_ipv6) { "-6 " } else { "" };
+    let answers = Answers::of(view, owner, by, sources);
+    let flag = if answers.sources.iter().all(IpAddr::is_ipv6) { "-6 " } else { "" };
+    let (owner, by) = (&answers.owner, &answers.by);
     Finding {
         id: Id::TranslatedAnswersLost,
         severity: Severity::Warning,
-        objects: [objects(Kind::Interface, [&owner, &by]), objects(Kind::Address, &sources)].concat(),
-        summary: format!("answers of ports published on {owner} to far peers would be dropped"),
+        objects: answers.objects(),
+        summary: format!("answers of {} to far peers would be dropped", answers.published()),
         consequence: format!(
-            "Forwarded packets that get {} as their source by translation leave by {by} today, and {owner} knows no gateway: \
-             mhebpf would drop them, counted as no_route.",
-            list(&sources)
+            "{}Forwarded packets that get {} as their source by translation leave by {by} today, and {owner} knows no \
+             gateway: mhebpf would drop them, counted as no_route.",
+            answers.named(),
+            list(&answers.sources)
         ),
         remedy: format!(
             "Where {owner} has a gateway G, say so, less preferred than the route that there is: ip {flag}route add default \
@@ -89,6 +92,49 @@ fn without_next_hop(view: &View<'_>, owner: u32, by: u32, sources: BTreeSet<IpAd
              configuration file: forwarded = \"off\" in an [[interface]] with name = \"{by}\"."
         ),
     }
+}
+
+/// Forwarded packets that get addresses of one interface as their source, and leave by another.
+struct Answers {
+    owner: String,
+    by: String,
+    sources: Vec<IpAddr>,
+    /// What is known to be published there.
+    ports: Vec<String>,
+}
+
+impl Answers {
+    fn of(view: &View<'_>, owner: u32, by: u32, sources: BTreeSet<IpAddr>) -> Self {
+        let ports = published_at(view, owner, &sources);
+        let (owner, by) = (view.name(owner), view.name(by));
+        Self { owner, by, sources: sources.into_iter().collect(), ports }
+    }
+
+    fn objects(&self) -> Vec<Object> {
+        let interfaces = objects(Kind::Interface, [&self.owner, &self.by]);
+        [interfaces, objects(Kind::Address, &self.sources), objects(Kind::Port, &self.ports)].concat()
+    }
+
+    fn published(&self) -> String {
+        match self.ports.len() {
+            0 => format!("ports published on {}", self.owner),
+            number => format!("{} published on {}", count(number, "port", "ports"), self.owner),
+        }
+    }
+
+    /// The beginning of a text: which ports.
+    fn named(&self) -> String {
+        if self.ports.is_empty() { String::new() } else { format!("{}. ", list(&self.ports)) }
+    }
+}
+
+/// What is published at addresses of an interface.
+pub(super) fn published_at(view: &View<'_>, ifindex: u32, addresses: &BTreeSet<IpAddr>) -> Vec<String> {
+    let name = view.name(ifindex);
+    let is_here = |published: &&Published| addresses.iter().any(|address| published.is_at(*address, &name));
+    let here = view.snapshot.translation.published.iter().filter(is_here);
+    // Rules that differ in the interface only are told apart by nothing that is said.
+    here.map(ToString::to_string).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Connections of this host that it translates itself: their source is chosen for the destination before.

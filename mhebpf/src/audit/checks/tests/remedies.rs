@@ -4,7 +4,10 @@ use mhebpf_ebpf::{Announce, Receive, Send, Unknown};
 
 use super::*;
 use crate::{
-    audit::snapshot::{Borrowed, Endpoint, Translation},
+    audit::{
+        published::Published,
+        snapshot::{Borrowed, Endpoint, Translation},
+    },
     model::{Policy, Rule as Leading},
 };
 
@@ -137,6 +140,23 @@ fn answers_of_published_ports_move_or_are_lost() {
     node.host.routes.push(Route { metric: 4096, ..route("0.0.0.0/0", 3, Some("10.1.0.254")) });
     assert_eq!(found(&node), [Id::TranslatedAnswers]);
     assert_eq!(only(&node, Id::TranslatedAnswers).severity, Severity::Note);
+
+    let port = |port, address: Option<&str>, interface: Option<&str>| Published {
+        protocol: Some(6),
+        addresses: address.map(|address| (ip(address), ip(address))),
+        ports: Some((port, port)),
+        interface: interface.map(str::to_owned),
+    };
+    node.translation.published = [
+        port(80, None, None),
+        port(81, Some("10.1.0.3"), None),
+        port(82, Some("10.0.0.2"), None),
+        port(83, None, Some("eth2")),
+    ]
+    .into();
+    let moved = only(&node, Id::TranslatedAnswers);
+    assert_eq!(named(&moved, Kind::Port), ["tcp 10.1.0.3:81", "tcp 80"]);
+    assert!(moved.consequence.starts_with("tcp 10.1.0.3:81, tcp 80. "), "{}", moved.consequence);
 }
 
 #[test]
@@ -144,7 +164,7 @@ fn own_connections_are_noted_where_their_destination_is_translated() {
     let mut snapshot = apart();
     snapshot.translation = Translation { output: true, ..Translation::default() };
     assert_eq!(named(&only(&snapshot, Id::OutputTranslated), Kind::Interface), ["eth2", "eth3"]);
-    let one_subnet = Snapshot { translation: snapshot.translation, ..two() };
+    let one_subnet = Snapshot { translation: snapshot.translation.clone(), ..two() };
     assert!(!ids(&one_subnet).contains(&Id::OutputTranslated));
 }
 
