@@ -8,8 +8,8 @@ mod report;
 use anyhow::{Context as _, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-pub(crate) use self::report::flow;
 use self::{filter::Filter, packet::Packet, process::Processes, report::Tally};
+pub(crate) use self::{packet::tracked, report::flow};
 use crate::{
     cli::{Format, MonitorOptions},
     console,

@@ -5,7 +5,6 @@ mod mptcp;
 mod networkd;
 mod programs;
 mod published;
-mod raw;
 mod rules;
 mod sockets;
 mod sysctls;

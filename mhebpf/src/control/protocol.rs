@@ -5,7 +5,7 @@ mod policy;
 mod read;
 mod status;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -84,6 +84,9 @@ pub struct Seen {
     /// This host forwarded it.
     #[serde(default)]
     pub forwarded: bool,
+    /// Where the socket has sent it, if this host has translated the destination since.
+    #[serde(default)]
+    pub original_destination: Option<SocketAddr>,
     /// The length of the packet in bytes, from the network layer's header on.
     pub length: u32,
     /// The first bytes of the packet, from the network layer's header on, in hexadecimal.

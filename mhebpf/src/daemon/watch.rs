@@ -1,7 +1,7 @@
 //! Samples for the monitors.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -28,6 +28,8 @@ use crate::{
     },
     datapath::Samples,
     model::{Host, Tables},
+    monitor,
+    netlink::conntrack::Conntrack,
 };
 
 /// How many samples each CPU takes in a second and direction while somebody watches.
@@ -49,6 +51,7 @@ pub(super) struct Watch {
     watchers: Vec<Watcher>,
     /// Kept in observe mode and while steering.
     flows: Option<Flows>,
+    conntrack: Conntrack,
     /// There may be more samples, though nothing will say so.
     more: bool,
     /// What the kernel had suppressed when it was last asked.
@@ -75,7 +78,15 @@ impl Watch {
         let mut tell = interval(TELL);
         tell.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ready = ready.context("waiting for samples")?;
-        Ok(Self { ready, tell, watchers: Vec::new(), flows: None, more: false, suppressed: 0 })
+        Ok(Self {
+            ready,
+            tell,
+            watchers: Vec::new(),
+            flows: None,
+            conntrack: Conntrack::default(),
+            more: false,
+            suppressed: 0,
+        })
     }
 
     /// Waits until there is something to show.
@@ -155,7 +166,8 @@ impl Watch {
             && let Some(sample) = samples.next()
         {
             shown += 1;
-            let Some(seen) = seen(&sample, context, &clock) else { continue };
+            let Some(mut seen) = seen(&sample, context, &clock) else { continue };
+            seen.original_destination = self.original_destination(&sample);
             if let Some(flows) = &mut self.flows {
                 flows.add(&seen);
             }
@@ -171,6 +183,15 @@ impl Watch {
         if !self.more {
             self.tell_suppressed(samples);
         }
+    }
+
+    /// Where the socket has sent a packet, if its destination is another one since.
+    fn original_destination(&mut self, sample: &Sample) -> Option<SocketAddr> {
+        let is_own = sample.counted.direction == Direction::Egress as u8
+            && sample.forwarded == 0
+            && sample.socket != 0;
+        let packet = monitor::tracked(sampled(sample)).filter(|_| is_own)?;
+        self.conntrack.original_destination(&packet)
     }
 
     fn tell_suppressed(&mut self, samples: &Samples) {
@@ -240,7 +261,7 @@ fn seen(sample: &Sample, context: &Context<'_>, clock: &Clock) -> Option<Seen> {
         act if act == mhebpf_ebpf::Act::RewriteSource as u8 => Act::Rewrite,
         _ => Act::Redirect,
     };
-    let bytes = &sample.bytes[..usize::from(sample.sampled).min(SAMPLED)];
+    let bytes = sampled(sample);
     let judged = judged(bytes, direction, family, reason);
     let domain = context.tables.ifaces.get(&ifindex).map_or(0, |iface| iface.domain);
     let owners = judged.and_then(|address| owners(context.tables, domain, address));
@@ -259,9 +280,15 @@ fn seen(sample: &Sample, context: &Context<'_>, clock: &Clock) -> Option<Seen> {
         owners: owners.map(|owner| context.host.name_of(owner)).collect(),
         socket: sample.socket,
         forwarded: sample.forwarded != 0,
+        original_destination: None,
         length: sample.length,
         bytes: to_hex(bytes),
     })
+}
+
+/// As much of a packet as a sample has.
+fn sampled(sample: &Sample) -> &[u8] {
+    &sample.bytes[..usize::from(sample.sampled).min(SAMPLED)]
 }
 
 /// The address that was judged, by the parser that judged it.

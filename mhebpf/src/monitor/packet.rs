@@ -2,14 +2,17 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use etherparse::{LaxIpSlice, ip_number};
+use etherparse::{IpNumber, LaxIpSlice, ip_number};
 use mhebpf_ebpf::{ArpOperation, DiscoveryKind, Location, Network, packet};
 use serde::Serialize;
 
-use crate::control::protocol::{Seen, from_hex};
+use crate::{
+    control::protocol::{Seen, from_hex},
+    netlink::conntrack,
+};
 
 /// What the first bytes of a packet say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -103,12 +106,29 @@ impl Packet {
 }
 
 fn datagram_of(bytes: &[u8], source: IpAddr, destination: IpAddr) -> Packet {
-    let (protocol, ports) = protocol_and_ports(bytes).unwrap_or_else(|| ("ip".to_owned(), None));
+    let (protocol, ports) = protocol_and_ports(bytes)
+        .map_or_else(|| ("ip".to_owned(), None), |(protocol, ports)| (name(protocol), ports));
     let [source_port, destination_port] = ports.map_or([None; 2], |ports| ports.map(Some));
     Packet::Datagram { protocol, source, destination, source_port, destination_port }
 }
 
-fn protocol_and_ports(bytes: &[u8]) -> Option<(String, Option<[u16; 2]>)> {
+/// A packet as the host tracks it; `None` for one without ports.
+pub(crate) fn tracked(bytes: &[u8]) -> Option<conntrack::Packet> {
+    let (ip, _) = LaxIpSlice::from_slice(bytes).ok()?;
+    let (protocol, ports) = protocol_and_ports(bytes)?;
+    let [source, destination] = ports?;
+    let (from, to) = match &ip {
+        LaxIpSlice::Ipv4(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
+        LaxIpSlice::Ipv6(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
+    };
+    Some(conntrack::Packet {
+        protocol: protocol.0,
+        source: SocketAddr::new(from, source),
+        destination: SocketAddr::new(to, destination),
+    })
+}
+
+fn protocol_and_ports(bytes: &[u8]) -> Option<(IpNumber, Option<[u16; 2]>)> {
     let (ip, _) = LaxIpSlice::from_slice(bytes).ok()?;
     let payload = ip.payload();
     let has_ports = [ip_number::TCP, ip_number::UDP, ip_number::UDP_LITE, ip_number::SCTP, ip_number::DCCP]
@@ -116,8 +136,12 @@ fn protocol_and_ports(bytes: &[u8]) -> Option<(String, Option<[u16; 2]>)> {
     let ports = payload.payload.first_chunk().filter(|_| has_ports && !payload.fragmented);
     let ports =
         ports.map(|[a, b, c, d]: &[u8; 4]| [u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d])]);
-    let name = payload.ip_number.keyword_str().map(str::to_ascii_lowercase);
-    Some((name.unwrap_or_else(|| format!("protocol {}", payload.ip_number.0)), ports))
+    Some((payload.ip_number, ports))
+}
+
+fn name(protocol: IpNumber) -> String {
+    let name = protocol.keyword_str().map(str::to_ascii_lowercase);
+    name.unwrap_or_else(|| format!("protocol {}", protocol.0))
 }
 
 impl fmt::Display for Packet {
@@ -184,6 +208,14 @@ mod tests {
         builder.write(&mut bytes, &[]).expect("a packet");
         let text = Packet::read(&bytes[..mhebpf_ebpf::SAMPLED], "ipv6").to_string();
         assert_eq!(text, "tcp [2001:db8::1]:40000 > [2001:db8::2]:443");
+    }
+
+    #[test]
+    fn what_has_ports_may_be_tracked() {
+        let packet = tracked(&udp4()).map(|packet| (packet.protocol, packet.source, packet.destination));
+        let parse = |text: &str| text.parse::<SocketAddr>().unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(packet, Some((17, parse("192.168.0.101:5000"), parse("192.168.0.1:53"))));
+        assert_eq!(tracked(&udp4()[..20]), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -37,6 +37,7 @@ struct Line<'a> {
     judged: Option<IpAddr>,
     owners: &'a [String],
     forwarded: bool,
+    original_destination: Option<SocketAddr>,
     length: u32,
     packet: Packet,
     process: Option<Process>,
@@ -64,11 +65,12 @@ pub(super) fn text(seen: &Seen, packet: &Packet, process: Option<&Process>, colo
     let way = if seen.forwarded { "fwd" } else { way };
     let by = process.map_or_else(String::new, |process| format!(" by {} ({})", process.name, process.pid));
     format!(
-        "{} {:<3} {} {}: {} ({}{owners}){by}\n",
+        "{} {:<3} {} {}{}: {} ({}{owners}){by}\n",
         colours.paint(DIM, &time(seen.time)),
         way,
         seen.interface,
         packet,
+        translated(seen),
         colours.paint(style, &done),
         seen.reason,
     )
@@ -90,7 +92,13 @@ pub(crate) fn flow(seen: &Seen) -> String {
     let Seen { interface, direction, reason, .. } = seen;
     let (_, done) = done(seen);
     let forwarded = if seen.forwarded { ", forwarded" } else { "" };
-    format!("{interface} {direction}{forwarded} {}: {done} ({reason})", Packet::of(seen).flow())
+    let (packet, translated) = (Packet::of(seen).flow(), translated(seen));
+    format!("{interface} {direction}{forwarded} {packet}{translated}: {done} ({reason})")
+}
+
+/// Of a connection of this host whose destination it has translated itself: where it went first.
+fn translated(seen: &Seen) -> String {
+    seen.original_destination.map_or_else(String::new, |first| format!(", translated from {first}"))
 }
 
 fn judged(seen: &Seen) -> String {
@@ -112,6 +120,7 @@ pub(super) fn json(seen: &Seen, packet: Packet, process: Option<Process>) -> Res
         judged: seen.judged,
         owners: &seen.owners,
         forwarded: seen.forwarded,
+        original_destination: seen.original_destination,
         length: seen.length,
         packet,
         process,
@@ -191,6 +200,7 @@ mod tests {
             owners: vec!["eth1".to_owned()],
             socket: 7,
             forwarded: false,
+            original_destination: None,
             length: 29,
             bytes: to_hex(&bytes),
         }

@@ -1,9 +1,11 @@
 //! The host's state from rtnetlink: dumps for the contents, events only as triggers to dump again.
 
+pub(crate) mod conntrack;
 mod dump;
 mod events;
 mod lookup;
 mod parse;
+pub(crate) mod raw;
 mod request;
 pub(crate) mod routes;
 pub(crate) mod rules;

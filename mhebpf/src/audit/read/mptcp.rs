@@ -2,8 +2,8 @@
 
 use std::{fs, io, net::IpAddr};
 
-use super::raw::{ask, attribute, encoded, number};
 use crate::audit::snapshot::Endpoint;
+use crate::netlink::raw::{ask, attribute, encoded, number};
 
 /// `NETLINK_GENERIC`
 const GENERIC: isize = 16;

@@ -10,11 +10,11 @@ use std::{
 };
 
 use self::rule::{ELEMENT, Rule, VALUE, chain_of};
-use super::raw::{ask, attribute, attributes, encoded, number, text};
-use crate::audit::published::Published;
+use crate::{
+    audit::published::Published,
+    netlink::raw::{NETFILTER, ask, attribute, attributes, encoded, number, text},
+};
 
-/// `NETLINK_NETFILTER`
-pub(super) const NETFILTER: isize = 12;
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETRULE`, and with `NFT_MSG_GETSETELEM`
 const GET_RULES: u16 = 10 << 8 | 7;
 const GET_ELEMENTS: u16 = 10 << 8 | 13;

@@ -2,13 +2,13 @@
 
 use std::{fs, io, net::IpAddr};
 
-use super::{
-    published::{self, ALL_FAMILIES, Chain, NETFILTER},
-    raw::{self, ask, attribute, number},
-};
-use crate::audit::{
-    published::Published,
-    snapshot::{Translation, Unread},
+use super::published::{self, ALL_FAMILIES, Chain};
+use crate::{
+    audit::{
+        published::Published,
+        snapshot::{Translation, Unread},
+    },
+    netlink::raw::{self, NETFILTER, ask, attribute, number},
 };
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN`
@@ -131,7 +131,7 @@ fn add_chain(found: &mut Translation, message: &[u8]) -> Option<Chain> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::read::raw::encoded;
+    use crate::netlink::raw::encoded;
 
     fn chain(kind: &[u8], hook: u32, rules: u32) -> Vec<u8> {
         let hook = encoded(HOOK | 0x8000, &encoded(HOOK_NUMBER, &hook.to_be_bytes()));

@@ -9,9 +9,9 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use crate::audit::{
-    published::Published,
-    read::raw::{attribute, attributes, number, text},
+use crate::{
+    audit::published::Published,
+    netlink::raw::{attribute, attributes, number, text},
 };
 
 /// `NFPROTO_IPV6`
@@ -300,7 +300,7 @@ fn about(data: &[u8]) -> Option<Field> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::read::raw::encoded;
+    use crate::netlink::raw::encoded;
 
     fn expression(name: &str, fields: &[Vec<u8>]) -> Vec<u8> {
         let data = encoded(2, &fields.concat());

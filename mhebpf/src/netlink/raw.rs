@@ -4,6 +4,8 @@ use std::io;
 
 use rtnetlink::sys::{Socket, SocketAddr};
 
+/// `NETLINK_NETFILTER`
+pub(crate) const NETFILTER: isize = 12;
 /// `struct nlmsghdr`
 const HEADER: usize = 16;
 const NLM_F_REQUEST: u16 = 1;
@@ -16,7 +18,7 @@ const NLMSG_DONE: u16 = 3;
 /// # Errors
 ///
 /// When the kernel has no such family, or refuses.
-pub(super) fn ask(family: isize, message_type: u16, dump: bool, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+pub(crate) fn ask(family: isize, message_type: u16, dump: bool, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     let mut socket = Socket::new(family)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -63,7 +65,7 @@ fn messages(answer: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// The attributes (`struct nlattr`) of a message or of one of them: numbers and values.
-pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     /// `NLA_TYPE_MASK`: without those that say that it is nested, or in network byte order.
     const TYPE: u16 = 0x3fff;
     let mut rest = bytes;
@@ -77,22 +79,22 @@ pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// One attribute of this number.
-pub(super) fn attribute(bytes: &[u8], number: u16) -> Option<&[u8]> {
+pub(crate) fn attribute(bytes: &[u8], number: u16) -> Option<&[u8]> {
     attributes(bytes).find_map(|(kind, value)| (kind == number).then_some(value))
 }
 
 /// The first bytes, as those of a number.
-pub(super) fn number<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
+pub(crate) fn number<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     bytes.first_chunk().copied()
 }
 
 /// A string, with or without a zero behind it.
-pub(super) fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned()
 }
 
 /// An attribute as it is sent.
-pub(super) fn encoded(number: u16, value: &[u8]) -> Vec<u8> {
+pub(crate) fn encoded(number: u16, value: &[u8]) -> Vec<u8> {
     let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
     let mut bytes = [length.to_ne_bytes(), number.to_ne_bytes()].concat();
     bytes.extend(value);
