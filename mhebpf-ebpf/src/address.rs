@@ -18,6 +18,9 @@ pub trait Address: Copy + Eq + Into<Neighbour> + fmt::Debug + 'static {
     /// Whether `iface` has the address in an inline slot. The unspecified address is when a slot is empty, and
     /// never violates anything.
     fn is_inline(self, iface: &Iface) -> bool;
+
+    /// The own address of `iface` to speak to this one with.
+    fn own_towards(self, iface: &Iface) -> Option<Neighbour>;
 }
 
 /// An IPv4 address in network byte order, as it stands in a header.
@@ -99,6 +102,11 @@ impl Address for Ipv4 {
     fn is_inline(self, iface: &Iface) -> bool {
         iface.has_inline(self.0.into())
     }
+
+    #[inline(always)]
+    fn own_towards(self, iface: &Iface) -> Option<Neighbour> {
+        Some(iface.address_towards(self)?.into())
+    }
 }
 
 /// An IPv6 address in network byte order, as it stands in a header.
@@ -158,6 +166,14 @@ impl Ipv6 {
     pub const fn is_group(self) -> bool {
         self.0[0].to_ne_bytes()[0] == 0xff
     }
+
+    /// Whether it means something on other links too: neither link-local (RFC 4291 section 2.5.6) nor unspecified.
+    #[inline(always)]
+    pub const fn is_beyond_link(self) -> bool {
+        let [a, b, ..] = self.0[0].to_ne_bytes();
+        let (high, low) = self.halves();
+        high | low != 0 && !(a == 0xfe && b & 0xc0 == 0x80)
+    }
 }
 
 /// Two words of four bytes as they lie in memory one behind the other, each with nothing in its upper half.
@@ -187,6 +203,11 @@ impl Address for Ipv6 {
     fn is_inline(self, iface: &Iface) -> bool {
         let (high, low) = self.halves();
         iface.has_inline6(high, low)
+    }
+
+    #[inline(always)]
+    fn own_towards(self, iface: &Iface) -> Option<Neighbour> {
+        Some(iface.address_beyond_link()?.into())
     }
 }
 

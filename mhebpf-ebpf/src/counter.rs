@@ -64,6 +64,8 @@ pub enum Reason {
     IgmpRewritten = 15,
     /// It had more priority tags than are looked through. Counted as IPv4, whatever is behind them.
     PriorityTags = 16,
+    /// An ICMP error about what this host forwards had a source address owned elsewhere; it left with one of its own interface.
+    IcmpRewritten = 17,
 }
 
 impl Direction {
@@ -110,7 +112,7 @@ impl Family {
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Redirected,
         Self::WrongSource,
         Self::NoRoute,
@@ -128,6 +130,7 @@ impl Reason {
         Self::NdpTarget,
         Self::IgmpRewritten,
         Self::PriorityTags,
+        Self::IcmpRewritten,
     ];
 
     /// Reads a [`CounterKey::reason`].
@@ -155,6 +158,7 @@ impl Reason {
             Self::NdpTarget => "ndp_target",
             Self::IgmpRewritten => "igmp_rewritten",
             Self::PriorityTags => "priority_tags",
+            Self::IcmpRewritten => "icmp_rewritten",
         }
     }
 }

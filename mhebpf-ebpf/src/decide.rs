@@ -7,7 +7,7 @@ use crate::{
     carrier::is_carried,
     filter::Bit,
     origin::{Metadata, Origin},
-    packet::PROTOCOL_IGMP,
+    packet::{NEXT_HEADER_ICMPV6, PROTOCOL_ICMP, PROTOCOL_IGMP},
 };
 
 /// What is known of the host: the BPF maps in the kernel, plain collections elsewhere.
@@ -63,7 +63,7 @@ pub struct Action {
     /// For [`Act::Redirect`] and [`Act::RedirectGroup`] the interface that owns the source address, else 0.
     pub owner: u32,
     /// For [`Act::Redirect`] the next hop, on-link on the owner. For [`Act::RewriteSender`] and [`Act::RewriteSource`] the
-    /// IPv4 address: one of this interface, or [`Ipv4::UNSPECIFIED`], which claims nothing (RFC 5227 section 2.1.1, RFC 3376
+    /// address: one of this interface, or [`Ipv4::UNSPECIFIED`], which claims nothing (RFC 5227 section 2.1.1, RFC 3376
     /// section 4.2.13). Else [`Neighbour::DESTINATION`].
     pub address: Neighbour,
 }
@@ -80,7 +80,7 @@ pub enum Act {
     RedirectGroup,
     /// An ARP request leaves with another sender protocol address.
     RewriteSender,
-    /// An IGMP message leaves with another source address.
+    /// An IGMP message or ICMP error leaves with another source address.
     RewriteSource,
 }
 
@@ -107,14 +107,18 @@ pub fn decide<T: Tables, M: Metadata>(
 ) -> Verdict {
     let at = Place { tables, ifindex, iface, glanced, metadata };
     match (direction, packet.network) {
-        (Direction::Egress, Network::Ipv4(datagram)) => at.send(Family::Ipv4, datagram, packet.group),
+        (Direction::Egress, Network::Ipv4(datagram)) => at.send(Family::Ipv4, datagram, packet.group, || {
+            at.is_error_about_others(&datagram, packet.offset)
+        }),
         (Direction::Egress, Network::Ipv6(datagram, discovery)) => {
             if discovery.kind == DiscoveryKind::Advertisement
                 && let verdict @ Verdict::Act { .. } = at.advertise(discovery)
             {
                 return verdict;
             }
-            at.send(Family::Ipv6, datagram, packet.group)
+            at.send(Family::Ipv6, datagram, packet.group, || {
+                at.is_error_about_others6(&datagram, packet.offset)
+            })
         }
         (Direction::Egress, Network::Arp(arp)) => at.send_arp(arp),
         (Direction::Ingress, Network::Ipv4(datagram)) => at.receive(Family::Ipv4, datagram),
@@ -217,7 +221,13 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
     }
 
     #[inline(always)]
-    fn send<A: Address>(&self, family: Family, datagram: Datagram<A>, group: bool) -> Verdict
+    fn send<A: Address>(
+        &self,
+        family: Family,
+        datagram: Datagram<A>,
+        group: bool,
+        is_error_about_others: impl FnOnce() -> bool,
+    ) -> Verdict
     where
         T: AddressTables<A>,
     {
@@ -245,10 +255,16 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
         if family == Family::Ipv4 && datagram.protocol == PROTOCOL_IGMP {
             return self.join(datagram.destination, enforced);
         }
+        let mut action = Action::DROP;
+        if origin == Origin::Local
+            && is_error_about_others()
+            && speak_as_itself(self.iface, &datagram.destination, &mut action)
+        {
+            return Verdict::Act { family, reason: Reason::IcmpRewritten, action, enforced };
+        }
         if send == Send::Drop {
             return drop(family, Reason::WrongSource, enforced);
         }
-        let mut action = Action::DROP;
         let reason = redirect(self.tables, owners, &datagram.destination, group, &mut action);
         Verdict::Act { family, reason, action, enforced }
     }
@@ -265,6 +281,26 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
             address: address.unwrap_or(Ipv4::UNSPECIFIED).into(),
         };
         Verdict::Act { family: Family::Ipv4, reason: Reason::IgmpRewritten, action, enforced }
+    }
+
+    /// Whether a datagram is an ICMP error about a packet that was not for this host.
+    #[inline(always)]
+    fn is_error_about_others(&self, datagram: &Datagram<Ipv4>, offset: usize) -> bool {
+        datagram.protocol == PROTOCOL_ICMP
+            && match self.metadata.invoking_ipv4(offset) {
+                Some(invoking) => invoking.to_wire() != datagram.source.to_wire(),
+                None => false,
+            }
+    }
+
+    /// The same for ICMPv6.
+    #[inline(always)]
+    fn is_error_about_others6(&self, datagram: &Datagram<Ipv6>, offset: usize) -> bool {
+        datagram.protocol == NEXT_HEADER_ICMPV6
+            && match self.metadata.invoking_ipv6(offset) {
+                Some(invoking) => invoking.halves() != datagram.source.halves(),
+                None => false,
+            }
     }
 
     /// Whether a frame that leaves, with an address of these owners, is of a macvlan or macvtap of this host, by its hardware address.
@@ -409,6 +445,19 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
             Unknown::Drop => drop(family, Reason::UnknownSource, enforced),
         }
     }
+}
+
+/// Has an ICMP error about a packet for others leave with an own address of the interface; `action` stays as it is, and `false`
+/// comes back, where it has none.
+///
+/// The sender of that packet has no business with the address that the kernel has chosen. It is told by the interface that leads
+/// to it, for which a router's errors speak (RFC 1812 section 4.3.2.4, RFC 4443 section 2.2). A function of its own for the
+/// kernel too: see [`redirect`].
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn speak_as_itself<A: Address>(iface: &Iface, destination: &A, action: &mut Action) -> bool {
+    let Some(address) = destination.own_towards(iface) else { return false };
+    *action = Action { act: Act::RewriteSource, owner: 0, address };
+    true
 }
 
 /// Chooses the first owner, in their fixed order, that is up and has a route; `action` stays as it is where there is

@@ -370,6 +370,20 @@ impl Iface {
         let first = self.addresses[0];
         if first.is_unspecified() { None } else { Some(first) }
     }
+
+    /// The own IPv6 address to speak to those with who are not on this link: the first that means something elsewhere too.
+    #[inline(always)]
+    pub fn address_beyond_link(&self) -> Option<Ipv6> {
+        let mut slot = 0;
+        while slot < INLINE_ADDRESSES {
+            let Slot6(address) = self.addresses6[slot];
+            if address.is_beyond_link() {
+                return Some(address);
+            }
+            slot += 1;
+        }
+        None
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod counter;
 pub mod decide;
 pub mod filter;
 pub mod glance;
+pub mod icmp;
 pub mod iface;
 pub mod mac;
 pub mod next_hop;

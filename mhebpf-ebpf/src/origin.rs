@@ -1,6 +1,6 @@
 //! Where a packet comes from: a process of this host, or another host that it forwards or bridges for.
 
-use crate::{Iface, Mac, Send};
+use crate::{Iface, Ipv4, Ipv6, Mac, Send};
 
 /// What is known of a packet besides what was parsed. It is asked only where it matters, which is rarely.
 pub trait Metadata {
@@ -12,6 +12,10 @@ pub trait Metadata {
     fn source_mac(&self) -> Mac;
     /// The destination of its Ethernet header, where the interface has one.
     fn destination_mac(&self) -> Mac;
+    /// If it is an ICMP error, the destination of the invoking packet: see [`crate::icmp::ipv4_destination`].
+    fn invoking_ipv4(&self, offset: usize) -> Option<Ipv4>;
+    /// The same for ICMPv6: see [`crate::icmp::ipv6_destination`].
+    fn invoking_ipv6(&self, offset: usize) -> Option<Ipv6>;
 }
 
 /// Where a packet that leaves comes from.

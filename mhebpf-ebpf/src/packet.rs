@@ -38,12 +38,18 @@ pub const ETHERTYPE_8021AD: u16 = 0x88a8;
 pub const IPV6_NEXT_HEADER_OFFSET: usize = 6;
 /// The next header's number of ICMPv6.
 pub const NEXT_HEADER_ICMPV6: u8 = 58;
+/// The protocol number of ICMP.
+pub const PROTOCOL_ICMP: u8 = 1;
 /// The protocol number of IGMP.
 pub const PROTOCOL_IGMP: u8 = 2;
 /// Where the protocol's number stands in an IPv4 header.
 pub const IPV4_PROTOCOL_OFFSET: usize = 9;
 /// Where the source address stands in an IPv4 header.
 pub const IPV4_SOURCE_OFFSET: usize = 12;
+/// Where the source address stands in an IPv6 header.
+pub const IPV6_SOURCE_OFFSET: usize = 8;
+/// Where the checksum stands in an ICMPv6 message.
+pub const ICMPV6_CHECKSUM_OFFSET: usize = 2;
 /// Where the header's checksum stands in an IPv4 header.
 pub const IPV4_CHECKSUM_OFFSET: usize = 10;
 const NEIGHBOUR_SOLICITATION: u8 = 135;

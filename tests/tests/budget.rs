@@ -3,6 +3,7 @@
 //!
 //! Whoever makes them dearer has to say so here. Whoever makes them cheaper lowers the budget, so that it stays so.
 
+#[expect(dead_code, reason = "errors take more than the budgets are about")]
 mod frames;
 mod interpreter;
 
@@ -92,13 +93,13 @@ const BUDGETS: [Budget; 28] = [
     budget(W::Own(8), P::Ipv6, D::Ingress, 64, 1),
     budget(W::Own(64), P::Ipv6, D::Egress, 66, 1),
     budget(W::Own(64), P::Ipv6, D::Ingress, 64, 1),
-    budget(W::OwnWithoutBlock(64), P::Ipv6, D::Egress, 360, 3),
+    budget(W::OwnWithoutBlock(64), P::Ipv6, D::Egress, 363, 3),
     budget(W::OwnWithoutBlock(64), P::Ipv6, D::Ingress, 257, 2),
     budget(W::Foreign, P::Ipv6, D::Egress, 160, 1),
     budget(W::Foreign, P::Ipv6, D::Ingress, 156, 1),
-    budget(W::Own(1), P::Arp, D::Egress, 195, 3),
+    budget(W::Own(1), P::Arp, D::Egress, 196, 3),
     budget(W::Own(1), P::Arp, D::Ingress, 176, 3),
-    budget(W::Own(1), P::ArpReply, D::Egress, 197, 3),
+    budget(W::Own(1), P::ArpReply, D::Egress, 198, 3),
     budget(W::Own(1), P::ArpReply, D::Ingress, 176, 3),
     budget(W::Own(1), P::Ndp, D::Egress, 271, 4),
     budget(W::Own(1), P::Ndp, D::Ingress, 220, 4),
@@ -269,7 +270,7 @@ impl Map {
 /// Bytes of eBPF and, on x86-64, of machine code; and instructions that the verifier of Linux 6.18 looks at. A tenth more
 /// than there is: another compiler may need it.
 const SIZES: [(&str, u32, u32, u32); 2] =
-    [(EGRESS, 58_000, 32_500, 77_500), (INGRESS, 22_500, 12_900, 10_300)];
+    [(EGRESS, 59_000, 33_500, 105_000), (INGRESS, 22_500, 12_900, 10_300)];
 
 #[test]
 fn the_programs_are_no_larger_than_their_budget() -> Result<()> {

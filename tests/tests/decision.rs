@@ -73,8 +73,10 @@ fn random_packets_reach_every_verdict() {
             [
                 ("ipv4", "redirected", "send to a neighbour of IPv4"),
                 ("ipv4", "priority_tags", "drop"),
-                ("ipv4", "igmp_rewritten", "join as itself"),
-                ("ipv4", "igmp_rewritten", "join as nobody"),
+                ("ipv4", "igmp_rewritten", "speak as itself"),
+                ("ipv4", "igmp_rewritten", "speak as nobody"),
+                ("ipv4", "icmp_rewritten", "speak as itself"),
+                ("ipv6", "icmp_rewritten", "speak as itself"),
                 ("arp", "arp_rewritten", "ask as itself"),
                 ("arp", "arp_rewritten", "ask as nobody"),
                 ("arp", "arp_sender", "drop"),
@@ -102,8 +104,8 @@ fn kind_of(verdict: Verdict) -> Option<(&'static str, &'static str, &'static str
         Action::SendToGroupBy { .. } => "send to group",
         Action::AskAs(sender) if sender.is_unspecified() => "ask as nobody",
         Action::AskAs(_) => "ask as itself",
-        Action::JoinAs(source) if source.is_unspecified() => "join as nobody",
-        Action::JoinAs(_) => "join as itself",
+        Action::SpeakAs(source) if source.is_unspecified() => "speak as nobody",
+        Action::SpeakAs(_) => "speak as itself",
     };
     Some((family, reason, action, enforced))
 }

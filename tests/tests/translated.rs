@@ -60,6 +60,11 @@ impl Node {
         self.family.choose(FAR.into(), FAR6.into())
     }
 
+    /// The first uplink's address.
+    fn first(&self) -> IpAddr {
+        self.lab.address_in(self.family, 0)
+    }
+
     /// The second uplink's address.
     fn second(&self) -> IpAddr {
         self.lab.address_in(self.family, 1)
@@ -85,8 +90,8 @@ impl Node {
         self.translate("prerouting", &rule)
     }
 
-    /// The ports and ICMP types of the errors from the second uplink's address.
-    fn errors(&self, recording: &mhebpf_tests::Recording<'_>) -> Result<BTreeSet<(usize, u8)>> {
+    /// The ports, sources and ICMP types of the errors.
+    fn errors(&self, recording: &mhebpf_tests::Recording<'_>) -> Result<BTreeSet<(usize, IpAddr, u8)>> {
         let frames = recording.from_host()?;
         let errors = frames.iter().filter_map(|frame| {
             let (source, kind): (IpAddr, u8) = match (frame.ipv4(), frame.ipv6()) {
@@ -94,7 +99,8 @@ impl Node {
                 (_, Some(header)) if !header.is_housekeeping() => (header.source.into(), header.icmp_type),
                 _ => return None,
             };
-            (source == self.second() && kind != 0).then_some((frame.port, kind))
+            let is_error = kind == self.family.choose(UNREACHABLE, TOO_BIG_6) || kind == UNREACHABLE_6;
+            is_error.then_some((frame.port, source, kind))
         });
         Ok(errors.collect())
     }
@@ -153,7 +159,11 @@ fn an_error_of_a_container_leaves_by_the_owner_of_the_published_address() -> Res
             socket.send(b"hello")?;
             let refused = wait_until("the error", PATIENCE, || Ok(socket.take_error()?))?;
             ensure!(refused.kind() == std::io::ErrorKind::ConnectionRefused, refused);
-            assert_eq!(node.errors(&recording)?, BTreeSet::from([(port, unreachable)]), "{family}");
+            assert_eq!(
+                node.errors(&recording)?,
+                BTreeSet::from([(port, node.second(), unreachable)]),
+                "{family}"
+            );
             daemon.map(mhebpf_tests::Daemon::stop).transpose()?;
         }
         node.lab.finish()?;
@@ -161,8 +171,8 @@ fn an_error_of_a_container_leaves_by_the_owner_of_the_published_address() -> Res
     Ok(())
 }
 
-/// The host itself says that a packet is too large for the container's link, with the address of the uplink that it came in by:
-/// it reaches the client by that one.
+/// The host itself says that a packet is too large for the container's link, with the address of the uplink that it came in by. It
+/// takes the way to the client that the routes say, as an error of the uplink that this is: the other one may have no way back.
 #[test]
 fn an_error_about_what_is_forwarded_reaches_its_sender() -> Result<()> {
     for family in Family::BOTH {
@@ -172,8 +182,17 @@ fn an_error_about_what_is_forwarded_reaches_its_sender() -> Result<()> {
         node.lab.host.sysctl("net.ipv4.icmp_errors_use_inbound_ifaddr", "1")?;
         let network = family.choose("172.31.0.0/24", "fd17::/64");
         node.lab.switch.ip(&format!("route replace {network} via {}", node.second()))?;
-        for port in [0, 1] {
-            let daemon = (port == 1).then(|| node.lab.run_mhebpf(&["run", "--all"])).transpose()?;
+        let gateway = node.lab.peer_in(family, 1);
+        let flag = family.choose("", "-6 ");
+        for mode in [None, Some("redirect"), Some("drop")] {
+            if mode == Some("redirect") {
+                // Its gateway does not lead to the client.
+                let elsewhere = family.choose("10.50.0.0/16", "fd50::/16");
+                node.lab.host.ip(&format!("{flag}route add {elsewhere} via {gateway} dev eth1_int"))?;
+                node.lab.host.ip(&format!("{flag}route del default via {gateway} dev eth1_int"))?;
+            }
+            let run = |mode| node.lab.run_mhebpf(&["run", "--all", "--mode", mode]);
+            let daemon = mode.map(run).transpose()?;
             // The peer forgets what it has learnt of the path.
             node.lab.switch.ip(family.choose("route flush cache", "-6 route flush cache"))?;
             let recording = node.lab.record();
@@ -195,8 +214,12 @@ fn an_error_about_what_is_forwarded_reaches_its_sender() -> Result<()> {
             })
             .with_context(|| family.to_string())?;
             let kind = family.choose(UNREACHABLE, TOO_BIG_6);
-            assert_eq!(node.errors(&recording)?, BTreeSet::from([(port, kind)]), "{family}");
-            daemon.map(mhebpf_tests::Daemon::stop).transpose()?;
+            let source = if daemon.is_some() { node.first() } else { node.second() };
+            assert_eq!(node.errors(&recording)?, BTreeSet::from([(0, source, kind)]), "{family}, {mode:?}");
+            if let Some(daemon) = daemon {
+                let summary = daemon.stop()?.summary;
+                assert!(summary.count("eth0_int", "icmp_rewritten") > 0, "{family}: {summary:?}");
+            }
         }
         node.lab.finish()?;
     }

@@ -1,22 +1,25 @@
 //! Carrying out a verdict.
 
-use core::mem::{size_of, size_of_val};
+use core::{
+    mem::{size_of, size_of_val},
+    ptr,
+};
 
 use aya_ebpf::{
-    bindings::__sk_buff,
+    bindings::{__sk_buff, BPF_F_PSEUDO_HDR},
     helpers::generated::{
-        bpf_l3_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head, bpf_skb_set_tunnel_key,
-        bpf_skb_store_bytes, bpf_skb_vlan_pop,
+        bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
+        bpf_skb_change_head, bpf_skb_set_tunnel_key, bpf_skb_store_bytes, bpf_skb_vlan_pop,
     },
 };
 use mhebpf_ebpf::{
     Act, CounterKey, Family, Frame as _, Iface, Neighbour, Reason,
     packet::{
-        ARP_SENDER_OFFSET, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_CHECKSUM_OFFSET,
-        IPV4_SOURCE_OFFSET,
+        ARP_SENDER_OFFSET, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ICMPV6_CHECKSUM_OFFSET,
+        IPV4_CHECKSUM_OFFSET, IPV4_SOURCE_OFFSET, IPV6_SOURCE_OFFSET,
     },
 };
-use network_types::{eth::EthHdr, vlan::VlanHdr};
+use network_types::{eth::EthHdr, ip::Ipv6Hdr, vlan::VlanHdr};
 
 use super::{
     frame::{self, SkbBytes},
@@ -83,7 +86,8 @@ pub(super) fn carry_out<const DIRECTION: u8>(
             REDIRECT => case.redirect_once(ruling.owner(), || case.to_neighbour(ruling.owner(), *address)),
             REDIRECT_GROUP => case.redirect_once(ruling.owner(), || (case.to_group(ruling.owner()), None)),
             REWRITE_SENDER => (case.rewrite_sender(address.address[0]), None),
-            REWRITE_SOURCE => (case.rewrite_source(address.address[0]), None),
+            REWRITE_SOURCE if ethertype == ETHERTYPE_IPV4 => (case.rewrite_source(address.address[0]), None),
+            REWRITE_SOURCE => (case.rewrite_source6(address.address), None),
             _ => (Outcome::Drop, None),
         };
         if let Some(reason) = instead {
@@ -140,6 +144,21 @@ impl Case<'_> {
         } else {
             Outcome::Drop
         }
+    }
+
+    /// Another source address in the header of an ICMPv6 message, and in the message's checksum (RFC 4443 section 2.3).
+    #[inline(always)]
+    fn rewrite_source6(&self, mut address: [u32; 4]) -> Outcome {
+        let offset = self.offset + IPV6_SOURCE_OFFSET;
+        let Some(mut before) = SkbBytes(self.skb).read_words::<4>(offset) else { return Outcome::Drop };
+        let checksum = (self.offset + Ipv6Hdr::LEN + ICMPV6_CHECKSUM_OFFSET) as u32;
+        let length = size_of_val(&address) as u32;
+        // SAFETY: pointers to initialised words with their sizes, and a valid context.
+        let replaced = unsafe {
+            let difference = bpf_csum_diff(before.as_mut_ptr(), length, address.as_mut_ptr(), length, 0);
+            bpf_l4_csum_replace(self.skb, checksum, 0, difference as u64, BPF_F_PSEUDO_HDR.into())
+        };
+        if replaced == 0 && self.store_words(offset as u32, &address) { Outcome::Pass } else { Outcome::Drop }
     }
 
     /// The owner's program sees the packet again and lets it pass. If the tables change in between it could
@@ -283,6 +302,12 @@ impl Case<'_> {
         let [k, l, m, n, o, p] = source;
         let [high, low] = self.ethertype.to_be_bytes();
         [e, f, g, h, i, j, k, l, m, n, o, p, high, low]
+    }
+
+    #[inline(always)]
+    fn store_words(&self, offset: u32, words: &[u32; 4]) -> bool {
+        // SAFETY: as many bytes, of which each is right.
+        self.store(offset, unsafe { &*ptr::from_ref(words).cast::<[u8; 16]>() })
     }
 
     /// Writes through the helper: a direct write would have the kernel copy every packet that enters the

@@ -6,7 +6,9 @@ use aya_ebpf::{
     bindings::{__sk_buff, bpf_hdr_start_off::BPF_HDR_START_NET},
     helpers::generated::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative},
 };
-use mhebpf_ebpf::{Frame, Location, Mac, Metadata, glance::Head, packet::IPV6_NEXT_HEADER_OFFSET};
+use mhebpf_ebpf::{
+    Frame, Ipv4, Ipv6, Location, Mac, Metadata, glance::Head, icmp, packet::IPV6_NEXT_HEADER_OFFSET,
+};
 use network_types::eth::EthHdr;
 
 use super::xfrm;
@@ -215,6 +217,16 @@ impl Metadata for SkbMetadata {
     #[inline(always)]
     fn destination_mac(&self) -> Mac {
         mac::<0>(self.0)
+    }
+
+    #[inline(always)]
+    fn invoking_ipv4(&self, offset: usize) -> Option<Ipv4> {
+        icmp::ipv4_destination(&SkbBytes(self.0), offset)
+    }
+
+    #[inline(always)]
+    fn invoking_ipv6(&self, offset: usize) -> Option<Ipv6> {
+        icmp::ipv6_destination(&SkbBytes(self.0), offset)
     }
 }
 

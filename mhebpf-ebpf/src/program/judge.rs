@@ -18,7 +18,10 @@ use mhebpf_ebpf::{
     Act, Direction, Family, Iface, Location, Metadata as _, Neighbour, Network, Origin, Packet, Reason, Send,
     Verdict,
     decide::{self, decide},
-    packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, parse_at, parse_ipv6_without_discovery},
+    packet::{
+        self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_ICMP, PROTOCOL_IGMP, parse_at,
+        parse_ipv6_without_discovery,
+    },
 };
 use network_types::eth::EthHdr;
 
@@ -190,7 +193,7 @@ fn judge<const DIRECTION: u8, const ETHERTYPE: u16>(
     let is_flow = DIRECTION != INGRESS
         && glanced
         && !packet.group
-        && !matches!(packet.network, Network::Ipv4(datagram) if datagram.protocol == packet::PROTOCOL_IGMP)
+        && !is_judged_by_more_than_addresses(&packet)
         && metadata.source_mac() == iface.mac()
         && Origin::of(iface, &metadata).send(iface) == Send::Redirect;
     if is_flow
@@ -214,6 +217,16 @@ fn judge<const DIRECTION: u8, const ETHERTYPE: u16>(
             address.write(action.address);
             Ruling::new(family, reason, action.act, action.owner, enforced, packet.offset)
         }
+    }
+}
+
+/// Whether another datagram between the same addresses may be judged otherwise.
+#[inline(always)]
+fn is_judged_by_more_than_addresses(packet: &Packet) -> bool {
+    match packet.network {
+        Network::Ipv4(datagram) => matches!(datagram.protocol, PROTOCOL_ICMP | PROTOCOL_IGMP),
+        // ICMPv6 is not glanced at.
+        _ => false,
     }
 }
 

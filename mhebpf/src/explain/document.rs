@@ -341,8 +341,9 @@ mod tests {
         assert_eq!(schema["properties"]["schema"]["const"], SCHEMA);
         let reasons = &schema["properties"]["verdict"]["properties"]["reason"]["enum"];
         let named: Vec<&str> = reasons.as_array().into_iter().flatten().filter_map(|r| r.as_str()).collect();
-        // Those of the programs themselves: a packet that is asked about has no length and no tags, and was not redirected before.
-        let elsewhere = ["too_big", "loop", "redirect_failed", "priority_tags"];
+        // Those of the programs themselves: a packet that is asked about has no length, no tags and no contents, and was not
+        // redirected before.
+        let elsewhere = ["too_big", "loop", "redirect_failed", "priority_tags", "icmp_rewritten"];
         let all: Vec<&str> =
             Reason::ALL.iter().map(|r| r.name()).filter(|r| !elsewhere.contains(r)).collect();
         assert!(

@@ -1,9 +1,9 @@
 //! What a packet that is only asked about is taken to be.
 
-use mhebpf_ebpf::{Arp, Iface, Mac, Metadata, Network, Packet};
+use mhebpf_ebpf::{Arp, Iface, Ipv4, Ipv6, Mac, Metadata, Network, Packet};
 
 /// A packet that crosses an interface with that interface's hardware address: as its source where it leaves, and as its
-/// destination where it arrives and goes to no group.
+/// destination where it arrives and goes to no group. It is no ICMP error.
 #[derive(Clone, Copy, Debug)]
 pub struct AsUsual {
     /// This host forwards it.
@@ -47,5 +47,13 @@ impl Metadata for AsUsual {
 
     fn destination_mac(&self) -> Mac {
         if self.group { Mac::new([0xff; 6]) } else { self.mac }
+    }
+
+    fn invoking_ipv4(&self, _: usize) -> Option<Ipv4> {
+        None
+    }
+
+    fn invoking_ipv6(&self, _: usize) -> Option<Ipv6> {
+        None
     }
 }

@@ -7,13 +7,13 @@ use mhebpf_tests::stay_on_one_cpu;
 
 use crate::{
     ALL_NODES, egress,
-    frames::{MACS, PRIORITY_TAG, REQUEST, TO_ALL, arp, ethernet, ip},
+    frames::{MACS, PRIORITY_TAG, REQUEST, TO_ALL, arp, ethernet, icmp_error, ip},
     kernel::{DROP, Kernel, PASS, REDIRECT, Trial, with_kernel},
     oracle::{
         Direction, Policy, Verdict,
         example::{
-            ADDRESSLESS, BEYOND_TUNNEL, ETH0, ETH1, NEIGHBOUR, OF_ETH0, OF_ETH1, OF_ETH1_6, OF_STORAGE,
-            OF_STORAGE_6, OF_TUNNEL, OF_TUNNEL_6, REMOTE, REMOTE_6, STORAGE, example, mac,
+            ADDRESSLESS, BEYOND_TUNNEL, ETH0, ETH1, NEIGHBOUR, NEIGHBOUR_6, OF_ETH0, OF_ETH1, OF_ETH1_6,
+            OF_STORAGE, OF_STORAGE_6, OF_TUNNEL, OF_TUNNEL_6, REMOTE, REMOTE_6, STORAGE, example, mac,
         },
         frame::IGMP,
     },
@@ -181,6 +181,30 @@ fn an_arp_request_for_another_interface_asks_as_the_interface_itself() -> Result
                 assert_eq!((ran.code, ran.frame), (PASS, egress(interface, request(sender)).frame));
             }
         }
+        Ok(())
+    })
+}
+
+/// Be it known as a flow that is redirected or not.
+#[test]
+fn an_icmp_error_about_others_leaves_with_an_own_address() -> Result<()> {
+    with_kernel(|kernel| {
+        stay_on_one_cpu()?;
+        let mut trial = Trial::new(kernel, example(&Policy::STRONG))?;
+        for (source, destination, other) in [
+            (IpAddr::from(OF_ETH1), IpAddr::from(REMOTE), IpAddr::from(NEIGHBOUR)),
+            (OF_ETH1_6.into(), REMOTE_6.into(), NEIGHBOUR_6.into()),
+        ] {
+            for tags in [&[][..], &[PRIORITY_TAG]] {
+                trial.run(&egress(ETH0, ethernet(&MACS, tags, &ip(source, destination))), [0; 20])?;
+                for (invoking, reason) in [(other, "icmp_rewritten"), (source, "redirected")] {
+                    let error = icmp_error(source, destination, invoking);
+                    let verdict = trial.run(&egress(ETH0, ethernet(&MACS, tags, &error)), [0; 20])?;
+                    assert!(matches!(verdict, Verdict::Violation { reason: r, .. } if r == reason));
+                }
+            }
+        }
+        assert_eq!(trial.finish()?, 12);
         Ok(())
     })
 }

@@ -37,6 +37,19 @@ pub(crate) fn ipv6(next_header: u8, source: Ipv6Addr, destination: Ipv6Addr, pay
     [&fixed[..], &source.octets(), &destination.octets(), payload].concat()
 }
 
+/// "Time exceeded" about a packet for someone, from one address to another, with the EtherType before it.
+pub(crate) fn icmp_error(source: IpAddr, destination: IpAddr, invoking: IpAddr) -> Vec<u8> {
+    let invoking = ip(destination, invoking);
+    let (kind, protocol) = if source.is_ipv4() { (11, 1) } else { (3, 58) };
+    let mut error = ip(source, destination);
+    let (header, at) = if source.is_ipv4() { (2 + 20, 2 + 9) } else { (2 + 40, 2 + 6) };
+    error.truncate(header);
+    error[at] = protocol;
+    error.extend([kind, 0, 0, 0, 0, 0, 0, 0]);
+    error.extend(&invoking[2..]);
+    error
+}
+
 /// A neighbour solicitation (RFC 4861 section 4.3), with the EtherType before it.
 pub(crate) fn solicitation(source: Ipv6Addr, destination: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
     ipv6(58, source, destination, &discovery(135, target))

@@ -1,5 +1,7 @@
 //! The answer that the program owes for a verdict.
 
+use std::net::IpAddr;
+
 use super::{Cb, Counts, DROP, PASS, REDIRECT, Ran};
 use crate::oracle::{Action, Crossing, Host, Verdict};
 
@@ -56,10 +58,19 @@ pub(crate) fn answer(host: &Host, crossing: &Crossing, cb: Cb, verdict: Verdict,
             frame[content + 14..content + 18].copy_from_slice(&sender.octets());
             PASS
         }
-        Action::JoinAs(source) => {
+        Action::SpeakAs(IpAddr::V4(source)) => {
             let header = &mut frame[content..];
             update_checksum(header, 10, 12, source.octets());
             header[12..16].copy_from_slice(&source.octets());
+            PASS
+        }
+        Action::SpeakAs(IpAddr::V6(source)) => {
+            let message = &mut frame[content..];
+            for (word, octets) in source.octets().chunks(4).enumerate() {
+                let (at, octets) = (8 + 4 * word, [octets[0], octets[1], octets[2], octets[3]]);
+                update_checksum(message, 42, at, octets);
+                message[at..at + 4].copy_from_slice(&octets);
+            }
             PASS
         }
     };

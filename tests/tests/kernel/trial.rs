@@ -82,7 +82,7 @@ impl<'a> Trial<'a> {
         let [sample] = samples.as_slice() else { bail!("{} samples of one packet", samples.len()) };
         let owner = match action {
             Action::SendBy { owner, .. } | Action::SendToGroupBy { owner, .. } => owner,
-            Action::Drop | Action::AskAs(_) | Action::JoinAs(_) => 0,
+            Action::Drop | Action::AskAs(_) | Action::SpeakAs(_) => 0,
         };
         ensure!(sample.owner == owner, "it goes to {} and not to {owner}", sample.owner);
         Ok(())

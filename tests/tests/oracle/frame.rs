@@ -6,7 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     /// A datagram of IPv4 (RFC 791) or IPv6 (RFC 8200).
-    Ip { source: IpAddr, destination: IpAddr, protocol: u8, discovery: Option<Discovery> },
+    Ip {
+        source: IpAddr,
+        destination: IpAddr,
+        protocol: u8,
+        discovery: Option<Discovery>,
+        /// Of an ICMP error, the destination of the packet that has caused it.
+        cause: Option<IpAddr>,
+    },
     /// An ARP packet for IPv4 over Ethernet (RFC 826).
     Arp { operation: Operation, hardware: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr },
     /// More tags than are looked through, and whatever is behind them.
@@ -30,6 +37,9 @@ pub(crate) enum Discovery {
 /// How many tags are looked through.
 const TAGS: usize = 16;
 
+/// The number of ICMP in an IPv4 header, and of ICMPv6 in one of IPv6.
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const ICMPV6: u8 = 58;
 /// The number of IGMP in an IPv4 header.
 pub(crate) const IGMP: u8 = 2;
 
@@ -77,6 +87,11 @@ fn ipv4(bytes: &[u8]) -> Option<Content> {
         destination: destination.into(),
         protocol: bytes[9],
         discovery: None,
+        cause: if bytes[9] == ICMP && !is_fragment(bytes) {
+            bytes.get(4 * usize::from(words_of_header)..).and_then(cause_of_error).map(IpAddr::from)
+        } else {
+            None
+        },
     })
 }
 
@@ -90,8 +105,24 @@ fn ipv6(bytes: &[u8]) -> Option<Content> {
         destination: destination.into(),
         protocol: bytes[6],
         // Behind an extension header it is not looked for, and a node must not listen to it (RFC 6980).
-        discovery: if bytes[6] == 58 { discovery(&bytes[40..]) } else { None },
+        discovery: if bytes[6] == ICMPV6 { discovery(&bytes[40..]) } else { None },
+        cause: if bytes[6] == ICMPV6 { cause_of_error6(&bytes[40..]).map(IpAddr::from) } else { None },
     })
+}
+
+/// Whether the rest of an IPv4 datagram, or what comes before, is in others.
+fn is_fragment(header: &[u8]) -> bool {
+    number(header, 6).is_some_and(|word| word & 0x3fff != 0 || word >= 0x8000)
+}
+
+/// The errors of RFC 792 quote the header of what has caused them.
+fn cause_of_error(icmp: &[u8]) -> Option<Ipv4Addr> {
+    [3, 4, 5, 11, 12].contains(icmp.first()?).then(|| address(icmp, 8 + 16)).flatten()
+}
+
+/// And so do those of RFC 4443.
+fn cause_of_error6(icmp: &[u8]) -> Option<Ipv6Addr> {
+    if *icmp.first()? < 128 { address6(icmp, 8 + 24) } else { None }
 }
 
 fn discovery(icmp: &[u8]) -> Option<Discovery> {

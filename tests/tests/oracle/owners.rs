@@ -1,6 +1,6 @@
 //! Who owns which address.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
     host::{Address, Host, Interface, Kind, LOCAL, Link, LocalRoute, MAIN},
@@ -214,10 +214,29 @@ impl Host {
     }
 
     /// The address to ask for `target` with on an interface, by ARP: its own one in that subnet, else its
-    /// first; `None` when it has none. Its own are those configured on it, and then those that it owns for
-    /// interfaces above it, which excludes what is everyone's; but one of each subnet goes before all others. Nobody is asked in the name of
-    /// 127/8.
+    /// first; `None` when it has none.
     pub(crate) fn address_to_ask_with(&self, interface: &Interface, target: Ipv4Addr) -> Option<Ipv4Addr> {
+        let own = self.own_addresses(interface, IpAddr::is_ipv4);
+        match own.iter().find(|a| a.shares_subnet_with(target.into())).or(own.first())?.local {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    /// The address that an interface has for those who are not on its link: its first that is no link-local one. The programs
+    /// know eight.
+    pub(crate) fn address_beyond_link(&self, interface: &Interface) -> Option<Ipv6Addr> {
+        let own = self.own_addresses(interface, IpAddr::is_ipv6);
+        own.iter().take(8).find_map(|address| match address.local {
+            IpAddr::V6(address) if address.segments()[0] & 0xffc0 != 0xfe80 => Some(address),
+            _ => None,
+        })
+    }
+
+    /// An interface's own addresses of one family: those configured on it, and then those that it owns for
+    /// interfaces above it, which excludes what is everyone's; but one of each subnet goes before all others. Nobody speaks in
+    /// the name of loopback.
+    fn own_addresses(&self, interface: &Interface, is_of_family: fn(&IpAddr) -> bool) -> Vec<Address> {
         let mut own = interface.addresses.clone();
         for above in &self.interfaces {
             if self.crossed_by(above.index).contains(&interface.index) {
@@ -225,16 +244,12 @@ impl Host {
                 own.extend(above.addresses.iter().filter(is_own));
             }
         }
-        own.retain(|address| address.local.is_ipv4() && !address.local.is_loopback());
+        own.retain(|address| is_of_family(&address.local) && !address.local.is_loopback());
         let is_first = |position: &usize| {
             own[..*position].iter().all(|a| !a.subnet().is_same_as(&own[*position].subnet()))
         };
         let (first, others): (Vec<usize>, Vec<usize>) = (0..own.len()).partition(is_first);
-        let own: Vec<Address> = first.into_iter().chain(others).map(|position| own[position]).collect();
-        match own.iter().find(|a| a.shares_subnet_with(target.into())).or(own.first())?.local {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        }
+        first.into_iter().chain(others).map(|position| own[position]).collect()
     }
 }
 

@@ -59,8 +59,8 @@ pub(crate) enum Action {
     },
     /// An ARP request goes on with this sender.
     AskAs(Ipv4Addr),
-    /// An IGMP message goes on with this source.
-    JoinAs(Ipv4Addr),
+    /// An IGMP message or ICMP error goes on with this source.
+    SpeakAs(IpAddr),
 }
 
 /// How many owners of an address are known to the programs each by itself.
@@ -116,12 +116,12 @@ pub(crate) fn judge(host: &Host, crossing: &Crossing) -> Verdict {
         (_, None) => Verdict::Pass,
         (Direction::Egress, Some(Content::TooManyTags)) => place.sent_too_many_tags(),
         (Direction::Ingress, Some(Content::TooManyTags)) => place.received_too_many_tags(),
-        (Direction::Egress, Some(Content::Ip { source, destination, protocol, discovery })) => {
+        (Direction::Egress, Some(Content::Ip { source, destination, protocol, discovery, cause })) => {
             let announced = match discovery {
                 Some(Discovery::Advertisement { target }) => place.announced(target),
                 Some(Discovery::Solicitation { .. }) | None => Verdict::Pass,
             };
-            announced.or_else(|| place.sent_datagram(source, destination, protocol))
+            announced.or_else(|| place.sent_datagram(source, destination, protocol, cause))
         }
         (Direction::Ingress, Some(Content::Ip { destination, discovery, .. })) => {
             let received = place.received_datagram(destination);
@@ -227,7 +227,13 @@ impl Place<'_> {
         }
     }
 
-    fn sent_datagram(self, source: IpAddr, destination: IpAddr, protocol: u8) -> Verdict {
+    fn sent_datagram(
+        self,
+        source: IpAddr,
+        destination: IpAddr,
+        protocol: u8,
+        cause: Option<IpAddr>,
+    ) -> Verdict {
         let is_routed = self.maker() == Maker::Routed;
         let send = self.send();
         let Some(enforced) = is_enforced(send) else { return Verdict::Pass };
@@ -243,7 +249,16 @@ impl Place<'_> {
             }
             // Whoever is a member of a group is so on one link: by another interface the message would say what is not so.
             Relation::Elsewhere(_) if source.is_ipv4() && protocol == IGMP => {
-                ("igmp_rewritten", Action::JoinAs(self.address_towards(destination)))
+                ("igmp_rewritten", Action::SpeakAs(self.address_towards(destination).into()))
+            }
+            // Who has caused an error by what was for others is told by the interface that leads back, in its own name.
+            Relation::Elsewhere(_)
+                if !is_routed
+                    && cause.is_some_and(|cause| cause != source)
+                    && self.address_for_errors(destination).is_some() =>
+            {
+                let own = self.address_for_errors(destination).unwrap_or(source);
+                ("icmp_rewritten", Action::SpeakAs(own))
             }
             Relation::Elsewhere(_) if send == Send::Drop => ("wrong_source", Action::Drop),
             Relation::Elsewhere(owners) => {
@@ -256,6 +271,16 @@ impl Place<'_> {
             }
         };
         Verdict::Violation { family: family(source), reason, action, enforced }
+    }
+
+    /// An own address for an ICMP error; `None` where there is none.
+    fn address_for_errors(self, destination: IpAddr) -> Option<IpAddr> {
+        match destination {
+            IpAddr::V4(destination) => {
+                self.host.address_to_ask_with(self.interface, destination).map(IpAddr::from)
+            }
+            IpAddr::V6(_) => self.host.address_beyond_link(self.interface).map(IpAddr::from),
+        }
     }
 
     /// An own address, or none.

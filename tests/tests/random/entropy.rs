@@ -4,7 +4,7 @@
 //! the first of several possibilities is always the plainest.
 
 /// How many bytes one packet is made from.
-pub(crate) const BYTES: usize = 56;
+pub(crate) const BYTES: usize = 64;
 
 /// The bytes, from which the next choice is made.
 pub(super) struct Entropy<'a> {

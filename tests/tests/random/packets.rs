@@ -8,7 +8,10 @@ use super::{
     entropy::{BYTES, Entropy, Generator},
     landmarks::{Family, Landmark, Landmarks},
 };
-use crate::oracle::{Crossing, Direction, frame::IGMP};
+use crate::oracle::{
+    Crossing, Direction,
+    frame::{ICMP, ICMPV6, IGMP},
+};
 
 /// A packet, but for the host whose addresses it carries.
 #[derive(Clone, Copy, Debug)]
@@ -143,16 +146,26 @@ fn ipv4(host: &Landmarks, here: &Landmark, entropy: &mut Entropy) -> (u16, Vec<u
     };
     let [source, destination] = [(); 2].map(|()| host.pick(here, Family::Ipv4, entropy));
     let mut packet = vec![first];
-    packet.extend(entropy.filler(8));
-    let protocol = match entropy.choice(&[12, 4, 1]) {
+    packet.extend(entropy.filler(5));
+    // Mostly not a fragment.
+    let fragment = if entropy.chance(60) { entropy.number() } else { 0x4000 };
+    packet.extend(fragment.to_be_bytes());
+    packet.push(64);
+    let protocol = match entropy.choice(&[12, 4, 4, 1]) {
         0 => UDP,
         1 => IGMP,
+        2 => ICMP,
         _ => entropy.byte(),
     };
     packet.push(protocol);
     packet.extend(entropy.filler(2));
     push(&mut packet, source);
     push(&mut packet, destination);
+    if protocol == ICMP {
+        packet.extend(entropy.filler(usize::from(first % 16).saturating_sub(5) * 4));
+        let kind = *entropy.one_of(&[3, 4, 5, 11, 12, 0, 8]).unwrap_or(&13);
+        packet.extend(error(host, here, Family::Ipv4, kind, source, entropy));
+    }
     let length = usize::from(entropy.byte() % 64);
     packet.extend(entropy.filler(length));
     (0x0800, packet, Some(destination))
@@ -162,9 +175,33 @@ fn ipv6(host: &Landmarks, here: &Landmark, entropy: &mut Entropy) -> (u16, Vec<u
     let [source, destination] = [(); 2].map(|()| host.pick(here, Family::Ipv6, entropy));
     let next_header = *entropy.one_of(&[17, 6, 58, 0, 44]).unwrap_or(&59);
     let mut packet = fixed_header(next_header, source, destination, entropy);
+    if next_header == ICMPV6 {
+        let kind = *entropy.one_of(&[1, 2, 3, 4, 128, 129]).unwrap_or(&127);
+        packet.extend(error(host, here, Family::Ipv6, kind, source, entropy));
+    }
     let length = usize::from(entropy.byte() % 64);
     packet.extend(entropy.filler(length));
     (0x86dd, packet, Some(destination))
+}
+
+/// An ICMP message of a type, which an error would be if it is one, about what the host or another was sent.
+fn error(
+    host: &Landmarks,
+    here: &Landmark,
+    family: Family,
+    kind: u8,
+    source: IpAddr,
+    entropy: &mut Entropy,
+) -> Vec<u8> {
+    let destination = if entropy.chance(80) { source } else { host.pick(here, family, entropy) };
+    let behind_header = match family {
+        Family::Ipv4 => 16,
+        Family::Ipv6 => 24,
+    };
+    let mut message = vec![kind];
+    message.extend(entropy.filler(7 + behind_header));
+    push(&mut message, destination);
+    message
 }
 
 fn discovery(host: &Landmarks, here: &Landmark, entropy: &mut Entropy) -> (u16, Vec<u8>, Option<IpAddr>) {

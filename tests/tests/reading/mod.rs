@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use mhebpf_ebpf::{
-    ArpOperation, Mac, Network, Packet,
-    packet::{DiscoveryKind, locate, parse, parse_without_ethernet},
+    ArpOperation, Mac, Network, Packet, icmp,
+    packet::{DiscoveryKind, NEXT_HEADER_ICMPV6, PROTOCOL_ICMP, locate, parse, parse_without_ethernet},
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -85,21 +85,25 @@ fn content(frame: &[u8], tag_beside: u16) -> Option<Content> {
     }
     let packet = parse(frame, tag_beside)?;
     assert_eq!(packet.group, frame[0] & 1 == 1);
-    Some(content_of(&packet))
+    Some(content_of(frame, &packet))
 }
 
 /// What is read in a packet of this protocol without an Ethernet header.
-fn bare_content(packet: &[u8], protocol: u16) -> Option<Content> {
-    parse_without_ethernet(packet, protocol).map(|packet| content_of(&packet))
+fn bare_content(frame: &[u8], protocol: u16) -> Option<Content> {
+    parse_without_ethernet(frame, protocol).map(|packet| content_of(frame, &packet))
 }
 
-fn content_of(packet: &Packet) -> Content {
+fn content_of(frame: &[u8], packet: &Packet) -> Content {
     match packet.network {
         Network::Ipv4(datagram) => Content::Ip {
             source: IpAddr::V4(datagram.source.into()),
             destination: IpAddr::V4(datagram.destination.into()),
             protocol: datagram.protocol,
             discovery: None,
+            cause: (datagram.protocol == PROTOCOL_ICMP)
+                .then(|| icmp::ipv4_destination(frame, packet.offset))
+                .flatten()
+                .map(|cause| IpAddr::V4(cause.into())),
         },
         Network::Ipv6(datagram, discovery) => Content::Ip {
             source: IpAddr::V6(datagram.source.into()),
@@ -114,6 +118,10 @@ fn content_of(packet: &Packet) -> Content {
                     Some(Discovery::Advertisement { target: discovery.target.into() })
                 }
             },
+            cause: (datagram.protocol == NEXT_HEADER_ICMPV6)
+                .then(|| icmp::ipv6_destination(frame, packet.offset))
+                .flatten()
+                .map(|cause| IpAddr::V6(cause.into())),
         },
         Network::Arp(arp) => Content::Arp {
             operation: match arp.operation {

@@ -5,9 +5,10 @@ pub(crate) mod model;
 use std::net::IpAddr;
 
 use mhebpf_ebpf::{
-    Action as Done, Direction as Way, Frame as _, Iface, Mac, Metadata, Tables as _, Verdict as Decided,
+    Action as Done, Direction as Way, Frame as _, Iface, Ipv4, Ipv6, Mac, Metadata, Tables as _,
+    Verdict as Decided,
     decide::{Act, behind_tags, decide},
-    glance,
+    glance, icmp,
     packet::{NEXT_HEADER_ICMPV6, locate, parse_at, parse_without_ethernet},
 };
 
@@ -84,6 +85,14 @@ impl Metadata for Crossing {
     fn destination_mac(&self) -> Mac {
         mac(&self.frame, 0)
     }
+
+    fn invoking_ipv4(&self, offset: usize) -> Option<Ipv4> {
+        icmp::ipv4_destination(self.frame.as_slice(), offset)
+    }
+
+    fn invoking_ipv6(&self, offset: usize) -> Option<Ipv6> {
+        icmp::ipv6_destination(self.frame.as_slice(), offset)
+    }
 }
 
 fn mac(frame: &[u8], offset: usize) -> Mac {
@@ -112,7 +121,7 @@ fn done(tables: &Tables, action: Done) -> Action {
             Action::SendToGroupBy { owner, source: tables.iface(owner).map_or([0xff; 6], |owner| owner.mac) }
         }
         (Act::RewriteSender, Some(IpAddr::V4(sender))) if owner == 0 => Action::AskAs(sender),
-        (Act::RewriteSource, Some(IpAddr::V4(source))) if owner == 0 => Action::JoinAs(source),
+        (Act::RewriteSource, Some(source)) if owner == 0 => Action::SpeakAs(source),
         _ => unreachable!("{action:?} lacks something, or has too much"),
     }
 }

@@ -1,10 +1,10 @@
 //! What this host sends for others, as a router or a switch, and for groups of its own.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::{FAMILIES, PASSES, Row, bare, crossing, expect, frame, frame_to_all, sign};
 use crate::{
-    frames::{MACS, PRIORITY_TAG, REPLY, REQUEST, advertisement, arp, ethernet, ip},
+    frames::{MACS, PRIORITY_TAG, REPLY, REQUEST, advertisement, arp, ethernet, icmp_error, ip},
     oracle::{
         Action, Crossing,
         Direction::{Egress, Ingress},
@@ -129,7 +129,7 @@ fn igmp(source: Ipv4Addr) -> Vec<u8> {
 /// A membership is of a link.
 #[test]
 fn igmp_stays_on_its_link_with_an_address_of_the_interface() {
-    let rewritten = |source| Some(("ipv4", "igmp_rewritten", Action::JoinAs(source)));
+    let rewritten = |source| Some(("ipv4", "igmp_rewritten", Action::SpeakAs(IpAddr::from(source))));
     let nobody = Ipv4Addr::UNSPECIFIED;
     let [ipv4, _] = FAMILIES;
     let rows: [(u32, Ipv4Addr, Row); 7] = [
@@ -150,6 +150,50 @@ fn igmp_stays_on_its_link_with_an_address_of_the_interface() {
     }
     let received = crossing(Ingress, STORAGE, frame_to_all(&igmp(OF_ETH1)));
     expect(&example(&Policy::STRONG), &received, PASSES, true);
+}
+
+/// What a router says of packets for others, whose sender may be behind another interface than they came in by.
+#[test]
+fn an_error_about_what_is_forwarded_leaves_with_an_address_of_the_interface() {
+    let of_eth0 = [IpAddr::from(OF_ETH0), OF_ETH0_6.into()];
+    for (f, own) in FAMILIES.into_iter().zip(of_eth0) {
+        let rewritten = Some((f.name, "icmp_rewritten", Action::SpeakAs(own)));
+        let redirected = f.sent(ETH1, f.gateway);
+        let rows = [
+            (ETH0, f.of_eth1, f.neighbour, rewritten),
+            // To the sender of what this host was sent itself its own address must answer.
+            (ETH0, f.of_eth1, f.of_eth1, redirected),
+            (ETH0, f.of_eth0, f.neighbour, PASSES),
+            (ETH0, f.remote, f.neighbour, PASSES),
+            (ETH0, f.loopback, f.neighbour, f.drop("loopback")),
+            // It has no address of its own.
+            (ADDRESSLESS, f.of_eth1, f.neighbour, redirected),
+        ];
+        for (interface, source, invoking, row) in rows {
+            let error = crossing(Egress, interface, frame(&icmp_error(source, f.remote, invoking)));
+            expect(&example(&Policy::STRONG), &error, row, true);
+            expect(&example(&Policy { send: Send::Observe, ..Policy::STRONG }), &error, row, false);
+            expect(&example(&Policy { send: Send::Off, ..Policy::STRONG }), &error, PASSES, true);
+        }
+        let error = || icmp_error(f.of_eth1, f.remote, f.neighbour);
+        let dropping = example(&Policy { send: Send::Drop, ..Policy::STRONG });
+        expect(&dropping, &crossing(Egress, ETH0, frame(&error())), rewritten, true);
+        let strong = example(&Policy::STRONG);
+        // Another host's, translated.
+        expect(&strong, &arrived(crossing(Egress, ETH0, frame(&error()))), redirected, true);
+        // An echo, and an error that is cut off.
+        let mut other = error();
+        let (kind, echo) = if f.name == "ipv4" { (2 + 20, 8) } else { (2 + 40, 128) };
+        other[kind] = echo;
+        expect(&strong, &crossing(Egress, ETH0, frame(&other)), redirected, true);
+        let cut = &error()[..kind + 20];
+        expect(&strong, &crossing(Egress, ETH0, frame(cut)), redirected, true);
+    }
+    let mut fragment = icmp_error(OF_ETH1.into(), REMOTE.into(), NEIGHBOUR.into());
+    fragment[2 + 7] = 1;
+    let [ipv4, _] = FAMILIES;
+    let fragment = crossing(Egress, ETH0, frame(&fragment));
+    expect(&example(&Policy::STRONG), &fragment, ipv4.sent(ETH1, ipv4.gateway), true);
 }
 
 /// The kernel would look through them all.
