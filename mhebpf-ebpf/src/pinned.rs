@@ -3,7 +3,7 @@
 /// The layout of the maps: to be raised with any change of the type, key, value or size of a map, or of what they mean.
 ///
 /// Maps of another layout are never read, nor counted on in: their programs are replaced together with them.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// What the daemon has last noted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,7 +44,7 @@ mod tests {
             DIRECT_COUNTS as usize,
             size_of::<State>(),
         ];
-        assert_eq!((LAYOUT, sizes), (3, [256, 65_536, 8, 20, 32, 16, 8, 20, 20, 8, 1024, 16]));
-        assert_eq!((Reason::ALL[0].name(), Reason::ALL[16].name()), ("redirected", "priority_tags"));
+        assert_eq!((LAYOUT, sizes), (4, [256, 65_536, 8, 20, 32, 16, 8, 20, 20, 8, 1024, 16]));
+        assert_eq!((Reason::ALL[0].name(), Reason::ALL[17].name()), ("redirected", "icmp_rewritten"));
     }
 }
