@@ -15,12 +15,14 @@
 mod directory;
 mod file_system;
 mod link;
+mod trusted;
 
 use std::path::{Path, PathBuf};
 
 pub use self::{
-    directory::{Generation, Pins, links, remove_dead},
+    directory::{Generation, Pins, links, remove_dead_in},
     link::{Pinned, Side},
+    trusted::{Directory, Entry, is_distrust},
 };
 use crate::config::Source;
 

@@ -37,7 +37,7 @@ pub async fn run(options: &UnloadOptions) -> Result<()> {
     let directory = pins::directory(options.pin.as_deref());
     let text = match Pins::find(&directory)? {
         None => {
-            pins::remove_dead(&directory);
+            pins::remove_dead_in(&directory);
             format!("nothing of this network namespace is pinned in {}\n", directory.display())
         }
         Some(found) => {
@@ -45,7 +45,7 @@ pub async fn run(options: &UnloadOptions) -> Result<()> {
             let links = pins.links()?.len();
             expedited(|| pins.remove_all())?;
             pins.remove_dead_neighbours();
-            format!("took {links} programs off, and removed {}\n", found.display())
+            format!("took {links} programs off, and removed {}\n", found.path().display())
         }
     };
     console::print(&(steered + &text)).context("printing what was done")

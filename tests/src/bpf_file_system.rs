@@ -4,13 +4,15 @@ use std::{
     env,
     ffi::CString,
     fs, io,
-    os::unix::ffi::OsStrExt as _,
+    os::unix::{ffi::OsStrExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
-    process,
+    process::{self, Command},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
 use anyhow::{Context as _, Result, ensure};
+
+use crate::{daemon::Daemon, netns::NetNs};
 
 /// A mounted BPF file system. With it go all links and maps that are pinned in it.
 #[derive(Debug)]
@@ -47,6 +49,32 @@ impl BpfFileSystem {
     /// A directory in it, as an argument.
     pub fn directory(&self, name: &str) -> String {
         self.path.join(name).display().to_string()
+    }
+
+    /// A command in a network namespace, which sees this file system as `/sys/fs/bpf`.
+    ///
+    /// # Errors
+    ///
+    /// When mhebpf has not been built.
+    pub fn command(&self, ns: &NetNs, words: &[&str]) -> Result<Command> {
+        let mut command = Daemon::command(ns)?;
+        command.args(words);
+        let source = CString::new(self.path.as_os_str().as_bytes())?;
+        // SAFETY: these are system calls with pointers to strings that end with NUL, or null; nothing is allocated.
+        unsafe {
+            command.pre_exec(move || {
+                let (none, target) = (std::ptr::null(), c"/sys/fs/bpf".as_ptr());
+                let private = libc::MS_REC | libc::MS_PRIVATE;
+                if libc::unshare(libc::CLONE_NEWNS) == 0
+                    && libc::mount(none, c"/".as_ptr(), none, private, none.cast()) == 0
+                    && libc::mount(source.as_ptr(), target, none, libc::MS_BIND, none.cast()) == 0
+                {
+                    return Ok(());
+                }
+                Err(io::Error::last_os_error())
+            });
+        }
+        Ok(command)
     }
 }
 

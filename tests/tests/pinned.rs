@@ -4,19 +4,13 @@ mod fire;
 mod pinning;
 
 use std::{
-    ffi::CString,
-    fs,
-    os::unix::{ffi::OsStrExt as _, process::CommandExt as _},
-    process::Command,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
 use fire::{Fire, under_fire};
-use mhebpf_tests::{
-    BpfFileSystem, Daemon, Lab, PATIENCE, PEER, daemon::READY, lab::INTERFACES, scaled, wait_until,
-};
+use mhebpf_tests::{Daemon, Lab, PATIENCE, PEER, daemon::READY, lab::INTERFACES, scaled, wait_until};
 use pinning::{command, end, is_enforced, maps, names, namespaces, programs, run, spawn, start, unload};
 use serde_json::Value;
 
@@ -270,7 +264,7 @@ fn what_can_not_be_pinned_is_refused_with_what_to_do() -> Result<()> {
     let elsewhere = elsewhere.display().to_string();
     let nowhere = file_system.directory("no/such");
     for (directory, further, expected) in [
-        (elsewhere.as_str(), &[] as &[&str], "mount -t bpf bpf /sys/fs/bpf"),
+        (elsewhere.as_str(), &[] as &[&str], "mount -t bpf -o mode=0700 bpf /sys/fs/bpf"),
         (nowhere.as_str(), &[], "No such file or directory"),
         (&file_system.directory("mhebpf"), &["--hook", "clsact"], "leave one of them out"),
     ] {
@@ -285,33 +279,11 @@ fn what_can_not_be_pinned_is_refused_with_what_to_do() -> Result<()> {
     lab.finish()
 }
 
-/// A command that sees a directory of the file system as `/sys/fs/bpf`.
-fn at_the_usual_place(lab: &Lab, file_system: &BpfFileSystem, words: &[&str]) -> Result<Command> {
-    let mut command = Daemon::command(&lab.host)?;
-    command.args(words);
-    let source = CString::new(file_system.path().as_os_str().as_bytes())?;
-    // SAFETY: these are system calls with pointers to strings that end with NUL, or null; nothing is allocated.
-    unsafe {
-        command.pre_exec(move || {
-            let (none, target) = (std::ptr::null(), c"/sys/fs/bpf".as_ptr());
-            let private = libc::MS_REC | libc::MS_PRIVATE;
-            if libc::unshare(libc::CLONE_NEWNS) == 0
-                && libc::mount(none, c"/".as_ptr(), none, private, none.cast()) == 0
-                && libc::mount(source.as_ptr(), target, none, libc::MS_BIND, none.cast()) == 0
-            {
-                return Ok(());
-            }
-            Err(std::io::Error::last_os_error())
-        });
-    }
-    Ok(command)
-}
-
 #[test]
 fn a_run_without_pins_does_not_come_on_top_of_pinned_programs() -> Result<()> {
     let Some((lab, file_system)) = start(2)? else { return Ok(()) };
     let words = ["run", "--interface", INTERFACES, "--no-announce"];
-    let here = |words: &[&str]| at_the_usual_place(&lab, &file_system, words);
+    let here = |words: &[&str]| file_system.command(&lab.host, words);
     let daemon = Daemon::spawn_command(here(&[&words[..], &["--pin"]].concat())?)?;
     daemon.wait_ready()?;
     end(daemon, libc::SIGTERM)?;

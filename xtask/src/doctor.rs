@@ -201,7 +201,11 @@ fn capabilities(effective: u64, sudo: bool) -> Finding {
 fn bpffs(mounted: Option<String>) -> Finding {
     match mounted {
         Some(path) => Finding::ok("bpffs", path),
-        None => Finding::note("bpffs", "not mounted: nothing can be pinned", "mount -t bpf bpf /sys/fs/bpf"),
+        None => Finding::note(
+            "bpffs",
+            "not mounted: nothing can be pinned",
+            "mount -t bpf -o mode=0700 bpf /sys/fs/bpf",
+        ),
     }
 }
 

@@ -54,7 +54,7 @@ impl Lasting {
         if taken_over > 0 {
             info!("{taken_over} pinned links of an earlier run are in force: taking them over");
         }
-        let attachments = Attachments::pinned(hook, pins.directory().to_owned());
+        let attachments = Attachments::pinned(hook, pins.directory().clone());
         let loaded = load_into(reporting, Some(&generation));
         let takes_over = taken_over > 0;
         let lasting =
@@ -70,7 +70,7 @@ impl Lasting {
 
     /// Where this namespace's pins are.
     pub(super) fn place(&self) -> Option<String> {
-        self.pinned.as_ref().map(|(pins, _)| pins.directory().display().to_string())
+        self.pinned.as_ref().map(|(pins, _)| pins.directory().path().display().to_string())
     }
 
     /// Whether programs of an earlier start may still be in force. They are not replaced by what has less than they.
@@ -143,7 +143,7 @@ fn settle(
     expedited(|| {
         for link in unwanted {
             info!("letting go of {} on {}, of an earlier run", link.side, host.name_of(link.ifindex));
-            link.remove().with_context(|| format!("removing the pin {}", link.path().display()))?;
+            link.remove().with_context(|| format!("removing the pin {}", link.place().path().display()))?;
         }
         anyhow::Ok(())
     })?;
@@ -156,15 +156,22 @@ fn settle(
 
 /// Two daemons' programs on one interface would judge by different tables.
 fn refuse_leftovers() -> Result<()> {
-    let directory = pins::directory(None);
-    // Without a directory, or the right to look at it, there is nothing that could be told.
-    if let Ok(Some(found)) = Pins::find(&directory)
-        && pins::links(&found).is_ok_and(|links| links.iter().any(|link| link.is_in_force().unwrap_or(true)))
-    {
+    let found = match Pins::find(&pins::directory(None)) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            // What others may have put there is none of mhebpf's. Without the right to look there is nothing to tell.
+            if pins::is_distrust(&error) {
+                warn!("not looking for programs of an earlier run: {error:#}");
+            }
+            return Ok(());
+        }
+    };
+    if pins::links(&found).is_ok_and(|links| links.iter().any(|link| link.is_in_force().unwrap_or(true))) {
         bail!(
             "programs of an earlier `mhebpf run --pin` are in force in this network namespace ({}): take them over with \
              --pin, or take them off with `mhebpf unload`",
-            found.display()
+            found.path().display()
         );
     }
     Ok(())

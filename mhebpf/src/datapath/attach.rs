@@ -1,6 +1,6 @@
 //! Attaching the programs to interfaces, and taking them off again.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::programs::{
@@ -16,7 +16,7 @@ use super::{
     load::{EGRESS, INGRESS, Programs},
     pinned, tcx,
 };
-use crate::pins::{Pinned, Side};
+use crate::pins::{Directory, Pinned, Side};
 
 /// How the programs hang on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
@@ -104,7 +104,7 @@ pub struct Attachments {
     /// The same, or what the kernel turned out to have.
     hook: Hook,
     /// Where links are pinned, if they are.
-    pins: Option<PathBuf>,
+    pins: Option<Directory>,
     attached: BTreeMap<u32, Attachment>,
     /// A link of an earlier run has come to run one of these programs.
     has_replaced: bool,
@@ -117,7 +117,7 @@ impl Attachments {
     }
 
     /// Nothing is attached yet. Links will be pinned in a directory, and those that are pinned there taken over.
-    pub fn pinned(hook: Hook, directory: PathBuf) -> Self {
+    pub fn pinned(hook: Hook, directory: Directory) -> Self {
         Self { pins: Some(directory), ..Self::new(hook) }
     }
 

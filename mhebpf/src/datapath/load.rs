@@ -88,7 +88,7 @@ fn load_with(xfrm: u8, level: u8, generation: Option<&Generation>) -> Result<Dat
     loader.override_global("XFRM", &xfrm, true).override_global(aya_log::LEVEL, &level, true);
     if let Some(generation) = generation {
         for name in pinned::MAPS {
-            loader.map_pin_path(maps::name_in_object(name), generation.map(name));
+            loader.map_pin_path(maps::name_in_object(name), generation.map(name).through());
         }
     }
     let mut ebpf = loader.load(OBJECT).context(

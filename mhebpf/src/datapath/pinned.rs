@@ -1,6 +1,6 @@
 //! Maps and links in a BPF file system.
 
-use std::{io, path::Path};
+use std::io;
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -14,7 +14,7 @@ use aya::{
 use tracing::warn;
 
 use super::{Counters, Maps, StateMap};
-use crate::pins::{Generation, Pinned};
+use crate::pins::{Directory, Entry, Generation, Pinned};
 
 /// The maps that are pinned. Those of samples are not: nobody watches when the daemon is gone.
 pub(super) const MAPS: [&str; 14] = [
@@ -54,11 +54,12 @@ impl PinnedMaps {
     /// # Errors
     ///
     /// Without root or CAP_BPF, or when another version has written them.
-    pub fn youngest(directory: &Path) -> Result<Self> {
+    pub fn youngest(directory: &Directory) -> Result<Self> {
         let generations = Generation::all(directory)?;
         let is_complete = |generation: &&Generation| {
             // What can't be looked at is opened, which says why.
-            generation.is_known() && MAPS.iter().all(|name| generation.map(name).try_exists().unwrap_or(true))
+            generation.is_known()
+                && MAPS.iter().all(|name| generation.map(name).through().try_exists().unwrap_or(true))
         };
         for generation in generations.iter().rev().filter(is_complete) {
             let maps = Self::open(generation)?;
@@ -71,7 +72,7 @@ impl PinnedMaps {
         bail!(
             "the maps in {} were written by another version of mhebpf (layout {}), which this one can't read: ask that \
              one, or take them over with `mhebpf run --pin`",
-            directory.display(),
+            directory.path().display(),
             if layouts.is_empty() { "unknown".to_owned() } else { layouts.join(" and ") }
         )
     }
@@ -86,9 +87,11 @@ impl PinnedMaps {
     }
 }
 
-fn open(path: &Path) -> Result<Map> {
-    let opened = MapData::from_pin(path).and_then(Map::from_map_data);
-    opened.with_context(|| format!("opening the pinned map {} (this needs root or CAP_BPF)", path.display()))
+fn open(place: &Entry) -> Result<Map> {
+    let opened = MapData::from_pin(place.through()).and_then(Map::from_map_data);
+    opened.with_context(|| {
+        format!("opening the pinned map {} (this needs root or CAP_BPF)", place.path().display())
+    })
 }
 
 /// Pins a pinned map in another place as well.
@@ -96,10 +99,10 @@ fn open(path: &Path) -> Result<Map> {
 /// # Errors
 ///
 /// When the kernel refuses.
-pub fn pin_again(from: &Path, to: &Path) -> Result<()> {
-    let map =
-        MapData::from_pin(from).with_context(|| format!("opening the pinned map {}", from.display()))?;
-    map.pin(to).with_context(|| format!("pinning a map as {}", to.display()))
+pub fn pin_again(from: &Entry, to: &Entry) -> Result<()> {
+    let map = MapData::from_pin(from.through());
+    let map = map.with_context(|| format!("opening the pinned map {}", from.path().display()))?;
+    map.pin(to.through()).with_context(|| format!("pinning a map as {}", to.path().display()))
 }
 
 /// By which the kernel lists a link; `None` of a filter.
@@ -110,9 +113,9 @@ pub(super) fn id(link: &SchedClassifierLink) -> Option<u32> {
 
 /// Pins a link.
 pub(super) fn pin(link: SchedClassifierLink, pinned: &Pinned) -> Result<PinnedLink> {
-    let path = pinned.path();
+    let place = pinned.place();
     let link = FdLink::try_from(link).context("pinning what is no link")?;
-    link.pin(path).with_context(|| format!("pinning a link as {}", path.display()))
+    link.pin(place.through()).with_context(|| format!("pinning a link as {}", place.path().display()))
 }
 
 /// Has the program take the place of another one, which a link that was pinned earlier runs: no packet passes between the two.
@@ -122,44 +125,44 @@ pub(super) fn take_over(
     program: &mut SchedClassifier,
     pinned: &Pinned,
 ) -> Result<Option<(PinnedLink, Option<u32>)>> {
-    let path = pinned.path();
+    let place = pinned.place();
     match pinned.is_in_force() {
         Ok(true) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         // Of another interface that had the same index here, or no link at all.
-        Ok(false) => return remove(path).map(|()| None),
+        Ok(false) => return remove(place).map(|()| None),
         Err(error) => {
-            return Err(error).with_context(|| format!("opening the pinned link {}", path.display()));
+            return Err(error).with_context(|| format!("opening the pinned link {}", place.path().display()));
         }
     }
-    let link = FdLink::from(open_link(path)?);
+    let link = FdLink::from(open_link(place)?);
     let Ok(link) = SchedClassifierLink::try_from(link) else {
-        warn!("{} is no TCX link: replacing it", path.display());
-        return remove(path).map(|()| None);
+        warn!("{} is no TCX link: replacing it", place.path().display());
+        return remove(place).map(|()| None);
     };
     match program.attach_to_link(link) {
         Ok(key) => {
             let held = program.take_link(key)?;
             let id = id(&held);
-            let pinned = open_link(path)?;
+            let pinned = open_link(place)?;
             // Not before there is another descriptor.
             drop(held);
             Ok(Some((pinned, id)))
         }
         // The interface was deleted at this very moment (`tcx_link_update`, Linux 6.6).
         Err(ProgramError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOLINK) => {
-            remove(path).map(|()| None)
+            remove(place).map(|()| None)
         }
-        Err(error) => {
-            Err(error).with_context(|| format!("replacing the program of the link {}", path.display()))
-        }
+        Err(error) => Err(error)
+            .with_context(|| format!("replacing the program of the link {}", place.path().display())),
     }
 }
 
-fn open_link(path: &Path) -> Result<PinnedLink> {
-    PinnedLink::from_pin(path).with_context(|| format!("opening the pinned link {}", path.display()))
+fn open_link(place: &Entry) -> Result<PinnedLink> {
+    PinnedLink::from_pin(place.through())
+        .with_context(|| format!("opening the pinned link {}", place.path().display()))
 }
 
-fn remove(path: &Path) -> Result<()> {
-    std::fs::remove_file(path).with_context(|| format!("removing the pin {}", path.display()))
+fn remove(place: &Entry) -> Result<()> {
+    place.remove().with_context(|| format!("removing the pin {}", place.path().display()))
 }

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -13,7 +13,10 @@ use anyhow::{Context as _, Result};
 use mhebpf_ebpf::LAYOUT;
 use tracing::{info, warn};
 
-use super::{Pinned, file_system};
+use super::{
+    Pinned, file_system,
+    trusted::{Directory, Entry},
+};
 use crate::datapath::{COUNTING, pin_again};
 
 /// What the name of a namespace's directory starts with.
@@ -27,17 +30,25 @@ const LOCK_STEP: Duration = Duration::from_millis(20);
 /// The pins of this network namespace, which nobody else changes as long as this lives.
 #[derive(Debug)]
 pub struct Pins {
-    directory: PathBuf,
-    /// Its lock is how other daemons tell that this one is there, from whatever namespaces they are in.
-    _lock: File,
+    within: Directory,
+    /// Locked, which is how other daemons tell that this one is there, from whatever namespaces they are in.
+    directory: Directory,
+    name: String,
 }
 
 /// The maps of one start, in a directory of their own.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug)]
 pub struct Generation {
     layout: u32,
     number: u64,
-    path: PathBuf,
+    place: Entry,
+    directory: Directory,
+}
+
+impl PartialEq for Generation {
+    fn eq(&self, other: &Self) -> bool {
+        self.place == other.place
+    }
 }
 
 impl Pins {
@@ -47,12 +58,14 @@ impl Pins {
     ///
     /// When there is no BPF file system, or others may write to the directory.
     pub fn open(within: &Path) -> Result<Self> {
-        file_system::prepare(within)?;
-        let directory = within.join(format!("{NAMESPACE}{}", file_system::namespace()?));
+        let within = file_system::prepare(within)?;
+        let name = name_of_namespace()?;
         loop {
-            file_system::make(&directory)?;
-            if let Some(lock) = lock(&directory)? {
-                return Ok(Self { directory, _lock: lock });
+            let directory = within
+                .make_below(&name)
+                .with_context(|| format!("making the directory {}", within.entry(&name).path().display()))?;
+            if lock(&directory)? {
+                return Ok(Self { within, directory, name });
             }
         }
     }
@@ -61,22 +74,22 @@ impl Pins {
     ///
     /// # Errors
     ///
-    /// When it can't be looked at.
-    pub fn find(within: &Path) -> Result<Option<PathBuf>> {
-        if matches!(fs::metadata(within), Err(error) if error.kind() == io::ErrorKind::NotFound) {
-            return Ok(None);
-        }
-        let directory = within.join(format!("{NAMESPACE}{}", file_system::namespace()?));
-        match fs::read_dir(&directory) {
-            Ok(mut entries) => Ok(entries.next().is_some().then_some(directory)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+    /// When it can't be looked at; when others may write to it.
+    pub fn find(within: &Path) -> Result<Option<Directory>> {
+        let found = || -> Result<Option<Directory>> {
+            let directory = Directory::open(within)?.below(&name_of_namespace()?)?;
+            Ok((!directory.names()?.is_empty()).then_some(directory))
+        };
+        match found() {
+            Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(error)
-                .with_context(|| format!("looking at the pins in {} (this needs root)", directory.display())),
+                .with_context(|| format!("looking at the pins in {} (this needs root)", within.display())),
+            found => found,
         }
     }
 
     /// Where the links are.
-    pub fn directory(&self) -> &Path {
+    pub fn directory(&self) -> &Directory {
         &self.directory
     }
 
@@ -96,8 +109,7 @@ impl Pins {
     /// When the kernel refuses.
     pub fn begin(&self) -> Result<Generation> {
         let last = Generation::all(&self.directory)?.into_iter().map(|generation| generation.number).max();
-        let generation = Generation::new(&self.directory, LAYOUT, last.unwrap_or(0) + 1);
-        file_system::make(&generation.path)?;
+        let generation = Generation::make(&self.directory, LAYOUT, last.unwrap_or(0) + 1)?;
         if let Some(last) = self.last_counting(&generation)? {
             for name in COUNTING {
                 if let Err(error) = pin_again(&last.map(name), &generation.map(name)) {
@@ -113,7 +125,7 @@ impl Pins {
         let is_counting = |generation: &Generation| {
             generation != other_than
                 && generation.is_known()
-                && COUNTING.iter().all(|name| generation.map(name).exists())
+                && COUNTING.iter().all(|name| generation.map(name).through().exists())
         };
         Ok(Generation::all(&self.directory)?.into_iter().rev().find(is_counting))
     }
@@ -138,63 +150,79 @@ impl Pins {
     ///
     /// The first failure; all the rest is removed nevertheless.
     pub fn remove_all(&self) -> Result<()> {
-        remove_all(&self.directory)
+        remove_all(&self.directory, &self.within.entry(&self.name))
     }
 
     /// Removes what other network namespaces have left that are gone: those without a daemon, none of whose links is on an
     /// interface any more.
     pub fn remove_dead_neighbours(&self) {
         // This one's own is locked.
-        if let Some(within) = self.directory.parent() {
-            remove_dead(within);
-        }
+        remove_dead(&self.within);
     }
 }
 
-/// Removes what network namespaces have left that are gone, as [`Pins::remove_dead_neighbours`], and what is empty.
-pub fn remove_dead(within: &Path) {
-    let Ok(entries) = fs::read_dir(within) else { return };
-    for entry in entries.flatten() {
-        let directory = entry.path();
-        if !entry.file_name().to_str().is_some_and(|name| name.starts_with(NAMESPACE)) {
-            continue;
-        }
-        match remove_if_dead(&directory) {
-            Ok(true) => info!("removed {}: its network namespace is gone", directory.display()),
+fn name_of_namespace() -> Result<String> {
+    Ok(format!("{NAMESPACE}{}", file_system::namespace()?))
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// Removes what network namespaces have left that are gone, as [`Pins::remove_dead_neighbours`], and what is empty. A directory
+/// that is not there, or that others may write to, is left alone.
+pub fn remove_dead_in(within: &Path) {
+    match Directory::open(within) {
+        Ok(within) => remove_dead(&within),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => warn!("not looking for what network namespaces have left: {error}"),
+    }
+}
+
+fn remove_dead(within: &Directory) {
+    let names = within.names().unwrap_or_default();
+    for name in names.iter().filter(|name| name.starts_with(NAMESPACE)) {
+        match remove_if_dead(within, name) {
+            Ok(true) => {
+                info!("removed {}: its network namespace is gone", within.entry(name).path().display());
+            }
             Ok(false) => {}
             Err(error) => warn!("removing what a network namespace has left: {error:#}"),
         }
     }
 }
 
-fn remove_if_dead(directory: &Path) -> Result<bool> {
-    let file = File::open(directory).with_context(|| format!("opening {}", directory.display()))?;
-    match file.try_lock() {
+fn remove_if_dead(within: &Directory, name: &str) -> Result<bool> {
+    let place = within.entry(name);
+    let directory = match within.below(name) {
+        // Another one was quicker.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened.with_context(|| format!("opening {}", place.path().display()))?,
+    };
+    match directory.file().try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(false),
         Err(TryLockError::Error(error)) => {
-            return Err(error).with_context(|| format!("locking {}", directory.display()));
+            return Err(error).with_context(|| format!("locking {}", place.path().display()));
         }
     }
     // One that can't be looked at may be alive.
-    let lives = links(directory)?.iter().any(|link| link.is_alive().unwrap_or(true));
+    let lives = links(&directory)?.iter().any(|link| link.is_alive().unwrap_or(true));
     if !lives {
-        remove_all(directory)?;
+        remove_all(&directory, &place)?;
     }
     Ok(!lives)
 }
 
-/// Locks a directory; `None` where it was removed meanwhile.
-fn lock(directory: &Path) -> Result<Option<File>> {
-    let locked = || -> io::Result<Option<File>> {
-        let file = File::open(directory)?;
-        wait_for_lock(&file, directory)?;
-        let (held, named) = (file.metadata()?, fs::metadata(directory)?);
-        Ok((held.ino() == named.ino()).then_some(file))
+/// Locks a directory; `false` where it was removed meanwhile.
+fn lock(directory: &Directory) -> Result<bool> {
+    let locked = || {
+        wait_for_lock(directory.file(), directory.path())?;
+        directory.is_at_its_path()
     };
     match locked() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        result => result.with_context(|| format!("locking {}", directory.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        result => result.with_context(|| format!("locking {}", directory.path().display())),
     }
 }
 
@@ -247,21 +275,19 @@ fn holder_of(line: &str, inode: &str) -> Option<u32> {
 /// # Errors
 ///
 /// When the directory can't be read.
-pub fn links(directory: &Path) -> Result<Vec<Pinned>> {
+pub fn links(directory: &Directory) -> Result<Vec<Pinned>> {
     let mut links: Vec<Pinned> =
         names(directory)?.iter().filter_map(|name| Pinned::read(directory, name)).collect();
     links.sort_by_key(|link| (link.side, link.ifindex));
     Ok(links)
 }
 
-fn names(directory: &Path) -> Result<Vec<String>> {
-    let read =
-        || fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
-    let names = read().with_context(|| format!("looking at the pins in {}", directory.display()))?;
-    Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
+fn names(directory: &Directory) -> Result<Vec<String>> {
+    directory.names().with_context(|| format!("looking at the pins in {}", directory.path().display()))
 }
 
-fn remove_all(directory: &Path) -> Result<()> {
+/// Removes what is ours in a directory, and the directory, which is at `place`.
+fn remove_all(directory: &Directory, place: &Entry) -> Result<()> {
     let mut first = Ok(());
     let mut note = |result: Result<()>| {
         if first.is_ok() {
@@ -271,35 +297,51 @@ fn remove_all(directory: &Path) -> Result<()> {
         }
     };
     for link in links(directory)? {
-        note(link.remove().with_context(|| format!("removing the pin {}", link.path().display())));
+        note(link.remove().with_context(|| format!("removing the pin {}", link.place().path().display())));
     }
     for generation in Generation::all(directory)? {
         note(generation.remove());
     }
-    note(
-        fs::remove_dir(directory).with_context(|| format!("removing the directory {}", directory.display())),
-    );
+    let removed = place.remove_directory();
+    note(removed.with_context(|| format!("removing the directory {}", place.path().display())));
     first
 }
 
 impl Generation {
-    fn new(directory: &Path, layout: u32, number: u64) -> Self {
-        Self { layout, number, path: directory.join(format!("maps-{layout}-{number}")) }
+    fn name(layout: u32, number: u64) -> String {
+        format!("maps-{layout}-{number}")
     }
 
-    fn read(directory: &Path, name: &str) -> Option<Self> {
+    fn make(within: &Directory, layout: u32, number: u64) -> Result<Self> {
+        let place = within.entry(&Self::name(layout, number));
+        let directory = within.make_below(&Self::name(layout, number));
+        let directory =
+            directory.with_context(|| format!("making the directory {}", place.path().display()))?;
+        Ok(Self { layout, number, place, directory })
+    }
+
+    /// Understands the name of a generation: the layout and the number.
+    fn read(name: &str) -> Option<(u32, u64)> {
         let (layout, number) = name.strip_prefix("maps-")?.split_once('-')?;
-        Some(Self::new(directory, layout.parse().ok()?, number.parse().ok()?))
+        let (layout, number) = (layout.parse().ok()?, number.parse().ok()?);
+        (Self::name(layout, number) == name).then_some((layout, number))
     }
 
     /// The generations in the directory of a namespace, the youngest last.
     ///
     /// # Errors
     ///
-    /// When it can't be read.
-    pub fn all(directory: &Path) -> Result<Vec<Self>> {
-        let mut all: Vec<Self> =
-            names(directory)?.iter().filter_map(|name| Self::read(directory, name)).collect();
+    /// When it can't be read, or one of them is no directory that only trusted users may write to.
+    pub fn all(within: &Directory) -> Result<Vec<Self>> {
+        let mut all = Vec::new();
+        for name in names(within)? {
+            let Some((layout, number)) = Self::read(&name) else { continue };
+            let place = within.entry(&name);
+            let directory = within
+                .below(&name)
+                .with_context(|| format!("opening the directory {}", place.path().display()))?;
+            all.push(Self { layout, number, place, directory });
+        }
         all.sort_by_key(|generation| generation.number);
         Ok(all)
     }
@@ -315,24 +357,29 @@ impl Generation {
     }
 
     /// Where a map is pinned.
-    pub fn map(&self, name: &str) -> PathBuf {
-        self.path.join(name)
+    pub fn map(&self, name: &str) -> Entry {
+        self.directory.entry(name)
     }
 
-    /// Removes the maps, in as far as nothing else holds them.
+    /// Removes the maps, in as far as nothing else holds them. What others have put there stays, and the directory with it.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
     pub fn remove(&self) -> Result<()> {
         let removed = || {
-            for entry in fs::read_dir(&self.path)? {
-                fs::remove_file(entry?.path())?;
+            for name in self.directory.names()?.iter().filter(|name| is_map(name)) {
+                self.map(name).remove()?;
             }
-            fs::remove_dir(&self.path)
+            self.place.remove_directory()
         };
-        removed().with_context(|| format!("removing the maps in {}", self.path.display()))
+        removed().with_context(|| format!("removing the maps in {}", self.place.path().display()))
     }
+}
+
+/// Whether a name is like those of maps, be they of another version.
+fn is_map(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 #[cfg(test)]
@@ -355,12 +402,10 @@ mod tests {
 
     #[test]
     fn generations_are_read_back_and_others_are_not_ours() {
-        let directory = Path::new("/sys/fs/bpf/x");
-        let generation = Generation::new(directory, 3, 12);
-        let name = generation.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        assert_eq!(Generation::read(directory, name), Some(generation.clone()));
-        for other in ["maps", "maps-1", "maps-x-1", "17-egress", "map-1-2"] {
-            assert_eq!(Generation::read(directory, other), None, "{other}");
+        assert_eq!(Generation::read(&Generation::name(3, 12)), Some((3, 12)));
+        for other in ["maps", "maps-1", "maps-x-1", "17-egress", "map-1-2", "maps-1-02", "maps-+1-2"] {
+            assert_eq!(Generation::read(other), None, "{other}");
         }
+        assert!(is_map("OWNERS6") && !is_map("notes") && !is_map("Owners"));
     }
 }

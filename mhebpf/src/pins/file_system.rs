@@ -1,88 +1,70 @@
 //! The BPF file system, and this network namespace's place in it.
 
 use std::{
-    ffi::CString,
-    fs::{self, DirBuilder},
+    fs::{DirBuilder, File},
     io,
     net::UdpSocket,
-    os::{
-        fd::AsRawFd as _,
-        unix::{
-            ffi::OsStrExt as _,
-            fs::{DirBuilderExt as _, MetadataExt as _},
-        },
-    },
+    os::{fd::AsRawFd as _, unix::fs::DirBuilderExt as _},
     path::Path,
 };
 
 use anyhow::{Context as _, Result, bail};
+use rustix::fs::fstatfs;
+
+use super::trusted::{self, Directory};
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const MAGIC: u32 = 0xcafe_4a11;
 
-/// Makes the directory where it is missing, for this user only.
+/// Opens the directory, and makes it, for this user only, where it is missing.
 ///
 /// # Errors
 ///
 /// When it is not in a BPF file system, or others may write to it.
-pub(super) fn prepare(directory: &Path) -> Result<()> {
-    if !directory.exists() {
-        let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
-        check_is_bpf(parent.unwrap_or(Path::new(".")), directory)?;
-        make(directory)?;
+pub(super) fn prepare(path: &Path) -> Result<Directory> {
+    let looking = || format!("looking at the directory for pins, {}", path.display());
+    let directory = match Directory::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make(path)?;
+            Directory::open(path).with_context(looking)?
+        }
+        opened => opened.with_context(looking)?,
+    };
+    check_is_bpf(directory.file(), path)?;
+    Ok(directory)
+}
+
+fn make(path: &Path) -> Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().with_context(|| format!("{} is no name of a directory", path.display()))?;
+    let opened = trusted::open_any(parent).with_context(|| {
+        format!(
+            "looking for a BPF file system for {} (mount -t bpf -o mode=0700 bpf /sys/fs/bpf mounts one): {}",
+            path.display(),
+            parent.display()
+        )
+    })?;
+    check_is_bpf(&opened, path)?;
+    let through = Path::new("/proc/self/fd").join(opened.as_raw_fd().to_string()).join(name);
+    match DirBuilder::new().mode(0o700).create(through) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
-    check_is_bpf(directory, directory)?;
-    let metadata = fs::metadata(directory).with_context(|| format!("looking at {}", directory.display()))?;
-    // SAFETY: a system call without arguments that always succeeds.
-    let own = unsafe { libc::geteuid() };
-    if (metadata.uid() != own && metadata.uid() != 0) || metadata.mode() & 0o022 != 0 {
+    .with_context(|| format!("making the directory {}", path.display()))
+}
+
+fn check_is_bpf(existing: &File, wanted: &Path) -> Result<()> {
+    let status =
+        fstatfs(existing).with_context(|| format!("asking what file system has {}", wanted.display()))?;
+    // Of another type on each architecture.
+    if status.f_type as u32 != MAGIC {
         bail!(
-            "{} is of user {} with the permissions {:o}: others could put programs there; give it to the user that \
-             mhebpf runs as (chown), for that user alone (chmod 700)",
-            directory.display(),
-            metadata.uid(),
-            metadata.mode() & 0o7777
+            "{} is not in a BPF file system, where links and maps can be pinned: mount one with \
+             `mount -t bpf -o mode=0700 bpf /sys/fs/bpf`, or name a directory in another one (--pin DIR)",
+            wanted.display()
         );
     }
     Ok(())
-}
-
-/// Makes a directory, unless it is there.
-pub(super) fn make(directory: &Path) -> Result<()> {
-    match DirBuilder::new().mode(0o700).create(directory) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        result => result.with_context(|| format!("making the directory {}", directory.display())),
-    }
-}
-
-fn check_is_bpf(existing: &Path, wanted: &Path) -> Result<()> {
-    let wanted = wanted.display();
-    match file_system(existing) {
-        Ok(MAGIC) => Ok(()),
-        Ok(_) => bail!(
-            "{wanted} is not in a BPF file system, where links and maps can be pinned: mount one with \
-             `mount -t bpf bpf /sys/fs/bpf`, or name a directory in another one (--pin DIR)"
-        ),
-        Err(error) => Err(error).with_context(|| {
-            format!(
-                "looking for a BPF file system for {wanted} (mount -t bpf bpf /sys/fs/bpf mounts one): {}",
-                existing.display()
-            )
-        }),
-    }
-}
-
-/// The magic number of the file system that holds a file.
-fn file_system(path: &Path) -> io::Result<u32> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: an all-zero `statfs` is a valid one.
-    let mut status: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: a string that ends with NUL, and a `statfs` that lives through the call.
-    match unsafe { libc::statfs(path.as_ptr(), &raw mut status) } {
-        // Of another type on each architecture.
-        0 => Ok(status.f_type as u32),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// The number of this network namespace, which no other has until the machine starts anew (`SO_NETNS_COOKIE`, Linux

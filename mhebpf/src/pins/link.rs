@@ -7,9 +7,10 @@ use std::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
-    path::{Path, PathBuf},
+    path::Path,
 };
 
+use super::trusted::{Directory, Entry};
 use crate::datapath::links_on;
 
 /// `BPF_OBJ_GET` of linux/bpf.h.
@@ -36,23 +37,23 @@ pub enum Side {
 /// The pin of a link.
 ///
 /// The kernel's description of a link says the interface only as long as there is one, so the name says it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pinned {
     /// The interface.
     pub ifindex: u32,
     /// Which program it is.
     pub side: Side,
-    path: PathBuf,
+    place: Entry,
 }
 
 impl Pinned {
     /// Where the link is pinned, or will be.
-    pub fn new(directory: &Path, ifindex: u32, side: Side) -> Self {
-        Self { ifindex, side, path: directory.join(format!("{ifindex}-{side}")) }
+    pub fn new(directory: &Directory, ifindex: u32, side: Side) -> Self {
+        Self { ifindex, side, place: directory.entry(&format!("{ifindex}-{side}")) }
     }
 
     /// Understands the name of a pin; `None` where it is something else.
-    pub(super) fn read(directory: &Path, name: &str) -> Option<Self> {
+    pub(super) fn read(directory: &Directory, name: &str) -> Option<Self> {
         let (ifindex, side) = name.split_once('-')?;
         let side = match side {
             "ingress" => Side::Ingress,
@@ -63,8 +64,8 @@ impl Pinned {
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn place(&self) -> &Entry {
+        &self.place
     }
 
     /// Whether the program is on its interface still, in whatever network namespace that is. A link outlives an interface that
@@ -74,7 +75,7 @@ impl Pinned {
     ///
     /// When there is no such pin, or it can't be opened.
     pub fn is_alive(&self) -> io::Result<bool> {
-        Ok(Description::read(&open(&self.path)?)?.ifindex == Some(self.ifindex))
+        Ok(Description::read(&open(&self.place.through())?)?.ifindex == Some(self.ifindex))
     }
 
     /// Whether the program is on the interface of this network namespace that has the index. An interface keeps its index when
@@ -84,7 +85,7 @@ impl Pinned {
     ///
     /// When there is no such pin, or it can't be opened.
     pub fn is_in_force(&self) -> io::Result<bool> {
-        let link = Description::read(&open(&self.path)?)?;
+        let link = Description::read(&open(&self.place.through())?)?;
         Ok(match links_on(self.ifindex, self.side) {
             Ok(links) => link.id.is_some_and(|id| links.contains(&id)),
             // Who may open a pin need not be allowed to ask what is on an interface.
@@ -100,8 +101,8 @@ impl Pinned {
     pub fn remove(&self) -> io::Result<()> {
         // Held until the pin is gone: the last one that closes a link waits until it has ended, and a pin does not
         // (`bpf_link_put_direct`, Linux 6.18).
-        let link = open(&self.path);
-        fs::remove_file(&self.path)?;
+        let link = open(&self.place.through());
+        self.place.remove()?;
         drop(link);
         Ok(())
     }
@@ -155,14 +156,15 @@ mod tests {
 
     #[test]
     fn names_are_read_back_and_others_are_not_ours() {
-        let directory = Path::new("/sys/fs/bpf/x");
+        let directory = Directory::open(Path::new("/")).expect("root's own");
         for side in [Side::Ingress, Side::Egress] {
-            let pinned = Pinned::new(directory, 17, side);
-            let name = pinned.path().file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            assert_eq!(Pinned::read(directory, name), Some(pinned.clone()), "{name}");
+            let pinned = Pinned::new(&directory, 17, side);
+            let path = pinned.place().path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            assert_eq!(Pinned::read(&directory, name), Some(pinned.clone()), "{name}");
         }
         for other in ["maps-1-3", "17", "17-both", "-egress", "x-egress", "progs"] {
-            assert_eq!(Pinned::read(directory, other), None, "{other}");
+            assert_eq!(Pinned::read(&directory, other), None, "{other}");
         }
     }
 }

@@ -104,7 +104,7 @@ pub(super) fn read(named: Option<&Path>) -> Result<Option<Lasting>> {
     Ok(Some(Lasting {
         schema: SCHEMA,
         daemon: None,
-        directory: directory.display().to_string(),
+        directory: directory.path().display().to_string(),
         written: humantime::format_rfc3339_seconds(written).to_string(),
         age: SystemTime::now().duration_since(written).unwrap_or_default().as_secs(),
         written_by: state.pid,
@@ -118,7 +118,7 @@ pub(super) fn read(named: Option<&Path>) -> Result<Option<Lasting>> {
 
 fn is_on(link: &Pinned) -> Result<bool> {
     link.is_in_force().with_context(|| {
-        format!("opening the pinned link {} (this needs root or CAP_BPF)", link.path().display())
+        format!("opening the pinned link {} (this needs root or CAP_BPF)", link.place().path().display())
     })
 }
 
