@@ -76,7 +76,7 @@ pub async fn run(options: &RunOptions) -> Result<()> {
     let mut signals = Signals::new(fixed.run_for)?;
     // Subscribed before the first dump, so that nothing falls between the two.
     let mut events = Events::subscribe()?;
-    let mut control = Control::serve(instance.listener()?)?;
+    let mut control = Control::serve(instance.listeners()?)?;
     if let Some(scrapes) = scrapes {
         scrapes.serve(control.asks());
     }

@@ -1,18 +1,38 @@
 //! One daemon for each network namespace.
 
 use std::{
+    ffi::OsStr,
     fmt, io,
     os::{
         linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr, UnixListener, UnixStream},
+        unix::{
+            ffi::OsStrExt as _,
+            net::{SocketAddr, UnixListener},
+        },
     },
+    path::Path,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
+use tracing::warn;
 
-/// The name of an abstract socket: such names belong to a network namespace, and end with the process,
-/// however that ends.
-pub(crate) const NAME: &[u8] = b"mhebpf";
+use self::place::{Claim, Place};
+
+pub(crate) mod connect;
+pub(crate) mod place;
+
+/// An abstract socket: such names belong to a network namespace, and end with the process, however that ends. Anybody can have
+/// the name; so it is only how the daemon is found where its directory is not seen, from another mount namespace.
+const NAME: &[u8] = b"\0mhebpf";
+
+/// How long who has a socket may take to be named.
+const NAMING: Duration = Duration::from_secs(1);
+
+/// The abstract socket as a path.
+pub(crate) fn abstract_name() -> &'static Path {
+    Path::new(OsStr::from_bytes(NAME))
+}
 
 /// Another daemon has the network namespace.
 #[derive(Debug)]
@@ -47,7 +67,8 @@ impl std::error::Error for Taken {}
 /// Holds the network namespace for this process.
 #[derive(Debug)]
 pub struct Instance {
-    socket: UnixListener,
+    _place: Option<Place>,
+    sockets: Vec<UnixListener>,
 }
 
 impl Instance {
@@ -55,38 +76,49 @@ impl Instance {
     ///
     /// # Errors
     ///
-    /// [`Taken`] when another daemon has it.
+    /// [`Taken`] when another daemon has it; when somebody else has its name and there is no directory to hold it by.
     pub async fn claim() -> Result<Self> {
-        let address = SocketAddr::from_abstract_name(NAME).context("naming the socket of this instance")?;
+        let (place, mut sockets) = match place::claim()? {
+            Claim::Held(place, socket) => (Some(place), vec![socket]),
+            Claim::Taken(socket) => return Err(holder(&socket.path(), true).await.into()),
+            Claim::Nowhere => (None, Vec::new()),
+        };
+        let address =
+            SocketAddr::from_abstract_name(&NAME[1..]).context("naming the socket of this instance")?;
         match UnixListener::bind_addr(&address) {
-            Ok(socket) => Ok(Self { socket }),
+            Ok(socket) => sockets.push(socket),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 // One that is gone again can be asked no more.
-                let unknown = Taken { holder: "of an unknown process".to_owned(), is_trusted: true };
-                Err(holder(&address).await.unwrap_or(unknown).into())
+                let taken = holder(abstract_name(), place.is_none()).await;
+                if place.is_none() || taken.is_trusted {
+                    return Err(taken.into());
+                }
+                warn!(
+                    "{} holds the name of mhebpf in this network namespace (the abstract socket @mhebpf): commands in other mount \
+                     namespaces will not find this mhebpf",
+                    taken.holder
+                );
             }
-            Err(error) => Err(error).context("claiming this network namespace"),
+            Err(error) => return Err(error).context("claiming this network namespace"),
         }
+        Ok(Self { _place: place, sockets })
     }
 
-    /// The socket, to listen for those who want to know how this process is. The namespace is held all the same.
+    /// The sockets, to listen for those who want to know how this process is. The namespace is held all the same.
     ///
     /// # Errors
     ///
     /// When no descriptor is left.
-    pub fn listener(&self) -> Result<UnixListener> {
-        self.socket.try_clone().context("duplicating the socket of this instance")
+    pub fn listeners(&self) -> Result<Vec<UnixListener>> {
+        let duplicated: io::Result<_> = self.sockets.iter().map(UnixListener::try_clone).collect();
+        duplicated.context("duplicating the sockets of this instance")
     }
 }
 
-/// Names the process that has the socket. Any user can claim the name, so the user is named as well.
-async fn holder(address: &SocketAddr) -> io::Result<Taken> {
-    let stream = UnixStream::connect_addr(address)?;
-    stream.set_nonblocking(true)?;
-    let holder = tokio::net::UnixStream::from_std(stream)?.peer_cred()?;
-    let process = holder.pid().map_or_else(|| "process unknown".to_owned(), |pid| format!("process {pid}"));
-    // SAFETY: no pointers are involved, and it never fails.
-    let own = unsafe { libc::geteuid() };
-    let is_trusted = [0, own].contains(&holder.uid());
-    Ok(Taken { holder: format!("{process}, user {}", holder.uid()), is_trusted })
+/// Names the process that has a socket, and its user.
+async fn holder(socket: &Path, if_unknown: bool) -> Taken {
+    match connect::connect(socket, NAMING).await {
+        Ok((_, peer)) => Taken { holder: connect::name(&peer), is_trusted: connect::is_trusted(peer.uid()) },
+        Err(_) => Taken { holder: "an unknown process".to_owned(), is_trusted: if_unknown },
+    }
 }

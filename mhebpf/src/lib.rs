@@ -26,5 +26,6 @@ pub mod status;
 pub mod steering;
 pub mod stream;
 pub mod summary;
+pub mod trusted;
 pub mod unload;
 pub mod usage;

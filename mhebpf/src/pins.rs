@@ -15,16 +15,15 @@
 mod directory;
 mod file_system;
 mod link;
-mod trusted;
 
 use std::path::{Path, PathBuf};
 
 pub use self::{
     directory::{Generation, Pins, links, remove_dead_in},
     link::{Pinned, Side},
-    trusted::{Directory, Entry, is_distrust},
 };
 use crate::config::Source;
+pub use crate::trusted::{Directory, Entry, is_distrust};
 
 /// Where pins are when nobody says.
 pub const DEFAULT_DIRECTORY: &str = "/sys/fs/bpf/mhebpf";

@@ -1,13 +1,4 @@
-//! `mhebpf unload` where nothing is pinned, and where somebody holds the name of the daemon who is none.
-
-use std::{
-    io,
-    os::{
-        linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr, UnixListener},
-    },
-    thread,
-};
+//! `mhebpf unload` where nothing is pinned.
 
 use anyhow::{Result, ensure};
 use mhebpf_tests::{Daemon, Lab, NetNs, PATIENCE};
@@ -38,37 +29,5 @@ fn policy_routing_that_a_killed_daemon_has_left_is_removed() -> Result<()> {
     assert_eq!(routing()?, before);
     let (status, stdout, _) = unload(&lab.host)?;
     ensure!(status == Some(0) && stdout.starts_with("nothing"), "{stdout}");
-    lab.finish()
-}
-
-/// Binds the daemon's name as another user.
-fn squat(ns: &NetNs) -> Result<UnixListener> {
-    ns.run(|| {
-        let bound = thread::spawn(|| {
-            const NOBODY: libc::uid_t = 65_534;
-            // The system call, unlike the function of libc, is about this thread only. SAFETY: no pointers are involved.
-            if unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
-            UnixListener::bind_addr(&SocketAddr::from_abstract_name("mhebpf")?)
-        });
-        Ok(bound.join().map_err(|_| io::Error::other("the thread has panicked"))??)
-    })
-}
-
-#[test]
-fn another_user_with_the_daemons_name_does_not_keep_root_from_it() -> Result<()> {
-    let lab = Lab::builder().links(1).build()?;
-    let squatter = squat(&lab.host)?;
-    let (status, stdout, stderr) = unload(&lab.host)?;
-    ensure!(status == Some(0) && stdout.starts_with("nothing"), "{status:?}: {stdout}{stderr}");
-    ensure!(stderr.contains("user 65534") && stderr.contains("not trusted"), "{stderr}");
-    let ended = Daemon::spawn(&lab.host, &["run", "--interface", "eth*"])?.wait_end(PATIENCE)?;
-    ensure!(
-        ended.status.code() == Some(1) && ended.stderr.contains("end that process first"),
-        "{}",
-        ended.stderr
-    );
-    drop(squatter);
     lab.finish()
 }

@@ -20,6 +20,7 @@ use tracing::debug;
 
 use super::snapshot::{Snapshot, Unread, View};
 use crate::{
+    instance::place,
     model::{Host, Selector},
     netlink::{Dumper, Requests, RouteLookup},
     settings::Settings,
@@ -91,10 +92,10 @@ impl Snapshot {
     }
 }
 
-/// Whether a daemon holds this network namespace: it does so by an abstract socket ([`crate::instance`]).
+/// Whether a daemon holds this network namespace ([`crate::instance`]): its sockets are listed.
 fn daemon_runs() -> bool {
     let sockets = fs::read_to_string("/proc/self/net/unix").unwrap_or_default();
-    sockets.lines().any(|line| line.ends_with(" @mhebpf"))
+    sockets.lines().any(|line| line.ends_with(" @mhebpf") || place::is_listed(line))
 }
 
 /// Dumps of anything but links, addresses and routes.

@@ -1,22 +1,29 @@
 //! A command's end.
 
-use std::{fmt, io, os::linux::net::SocketAddrExt as _, os::unix::net::SocketAddr, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     net::{
         UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
+        unix::{OwnedReadHalf, OwnedWriteHalf, UCred},
     },
     time::timeout,
 };
 
 use super::{
-    Answer, Request, is_trusted,
+    Answer, Request,
     protocol::{Crossing, Judgement, Status},
 };
-use crate::instance;
+use crate::instance::{
+    self,
+    connect::{connect, is_trusted},
+    place,
+};
+
+/// How long it may take to take a connection.
+const CONNECTING: Duration = Duration::from_secs(2);
 
 /// How long the daemon may take to say how it is: it may be busy with thousands of changes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -56,24 +63,7 @@ impl Answers {
     ///
     /// [`NoDaemon`] when there is none; when the one that is there is neither root's nor this user's.
     pub async fn to(request: Request) -> Result<Self> {
-        let address = SocketAddr::from_abstract_name(instance::NAME).context("naming the daemon's socket")?;
-        let stream = match std::os::unix::net::UnixStream::connect_addr(&address) {
-            Ok(stream) => stream,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Err(NoDaemon.into()),
-            Err(error) => return Err(error).context("connecting to mhebpf"),
-        };
-        stream.set_nonblocking(true)?;
-        let stream = UnixStream::from_std(stream)?;
-        let peer = stream.peer_cred().context("asking who has the socket of mhebpf")?;
-        // Any user can take the name.
-        if !is_trusted(peer.uid()) {
-            bail!(
-                "what answers as mhebpf in this network namespace is process {} of user {}, who is neither root nor \
-                 you: it is not believed",
-                peer.pid().unwrap_or_default(),
-                peer.uid()
-            );
-        }
+        let (stream, peer) = connect_to_daemon().await?;
         let pid = peer.pid();
         let (reader, mut writer) = stream.into_split();
         let mut line = serde_json::to_string(&request)?;
@@ -107,6 +97,47 @@ impl Answers {
     /// Names the daemon's process for a message.
     pub fn process(&self) -> String {
         self.pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
+    }
+}
+
+/// Connects to the daemon where nobody else can be; where there is none, to who has its name in this network namespace.
+async fn connect_to_daemon() -> Result<(UnixStream, UCred)> {
+    for (socket, users) in place::sockets() {
+        match connect(&socket, CONNECTING).await {
+            Ok((stream, peer)) if is_trusted(peer.uid()) || users.contains(&peer.uid()) => {
+                return Ok((stream, peer));
+            }
+            Ok(_) => {}
+            Err(error) => match error.kind() {
+                // Of a daemon that was killed, or is only now starting.
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {}
+                io::ErrorKind::TimedOut => {
+                    bail!("mhebpf takes no connections at {}: is it stopped?", socket.display())
+                }
+                _ => {
+                    return Err(error)
+                        .with_context(|| format!("connecting to mhebpf at {}", socket.display()));
+                }
+            },
+        }
+    }
+    match connect(instance::abstract_name(), CONNECTING).await {
+        Ok((stream, peer)) if is_trusted(peer.uid()) => Ok((stream, peer)),
+        // Any user can take the name.
+        Ok((_, peer)) => bail!(
+            "what answers as mhebpf in this network namespace is process {} of user {}, who is neither root nor \
+             you: it is not believed",
+            peer.pid().unwrap_or_default(),
+            peer.uid()
+        ),
+        Err(error) => match error.kind() {
+            io::ErrorKind::ConnectionRefused => Err(NoDaemon.into()),
+            io::ErrorKind::TimedOut => bail!(
+                "somebody holds the name of mhebpf in this network namespace (the abstract socket @mhebpf) and takes no \
+                 connections: `ss -lxp` names the process"
+            ),
+            _ => Err(error).context("connecting to mhebpf"),
+        },
     }
 }
 

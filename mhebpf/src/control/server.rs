@@ -12,8 +12,8 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{Answer, Request, is_trusted, protocol::Crossing};
-use crate::metrics::Measures;
+use super::{Answer, Request, protocol::Crossing};
+use crate::{instance::connect::is_trusted, metrics::Measures};
 
 /// How long a request may be, in bytes.
 const REQUEST: u64 = 4096;
@@ -50,19 +50,22 @@ pub struct Control {
 }
 
 impl Control {
-    /// Begins to serve clients that connect to a listening socket.
+    /// Begins to serve clients that connect to listening sockets.
     ///
     /// # Errors
     ///
-    /// When the socket can't be waited for.
-    pub fn serve(listener: UnixListener) -> Result<Self> {
-        let registered = || {
-            listener.set_nonblocking(true)?;
-            tokio::net::UnixListener::from_std(listener)
-        };
-        let listener = registered().context("listening for status and monitor")?;
+    /// When a socket can't be waited for.
+    pub fn serve(listeners: Vec<UnixListener>) -> Result<Self> {
         let (asks, questions) = mpsc::channel(CLIENTS);
-        tokio::spawn(accept(listener, asks.clone()));
+        let clients = Arc::new(Semaphore::new(CLIENTS));
+        for listener in listeners {
+            let registered = || {
+                listener.set_nonblocking(true)?;
+                tokio::net::UnixListener::from_std(listener)
+            };
+            let listener = registered().context("listening for status and monitor")?;
+            tokio::spawn(accept(listener, Arc::clone(&clients), asks.clone()));
+        }
         Ok(Self { asks, questions })
     }
 
@@ -81,8 +84,7 @@ impl Control {
     }
 }
 
-async fn accept(listener: tokio::net::UnixListener, asks: mpsc::Sender<Question>) {
-    let clients = Arc::new(Semaphore::new(CLIENTS));
+async fn accept(listener: tokio::net::UnixListener, clients: Arc<Semaphore>, asks: mpsc::Sender<Question>) {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,

@@ -13,11 +13,11 @@ use anyhow::{Context as _, Result};
 use mhebpf_ebpf::LAYOUT;
 use tracing::{info, warn};
 
-use super::{
-    Pinned, file_system,
+use super::{Pinned, file_system};
+use crate::{
+    datapath::{COUNTING, pin_again},
     trusted::{Directory, Entry},
 };
-use crate::datapath::{COUNTING, pin_again};
 
 /// What the name of a namespace's directory starts with.
 const NAMESPACE: &str = "netns-";

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::fstatfs;
 
-use super::trusted::{self, Directory};
+use crate::trusted::{self, Directory};
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const MAGIC: u32 = 0xcafe_4a11;

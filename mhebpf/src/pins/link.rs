@@ -10,8 +10,10 @@ use std::{
     path::Path,
 };
 
-use super::trusted::{Directory, Entry};
-use crate::datapath::links_on;
+use crate::{
+    datapath::links_on,
+    trusted::{Directory, Entry},
+};
 
 /// `BPF_OBJ_GET` of linux/bpf.h.
 const BPF_OBJ_GET: libc::c_long = 7;

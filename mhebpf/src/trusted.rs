@@ -21,6 +21,8 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 pub struct Directory {
     file: Rc<File>,
     path: PathBuf,
+    /// Whom it may belong to, and what is in it.
+    users: [u32; 2],
 }
 
 /// A place in a [`Directory`].
@@ -74,7 +76,24 @@ impl Directory {
     ///
     /// When others may write to it ([`is_distrust`]); when there is no such directory.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Self::trusted(open_any(path)?, path.to_owned())
+        Self::trusted(open_any(path)?, path.to_owned(), [0, own_user()])
+    }
+
+    /// The same for root, who looks at what other users have: it may belong to any user, if nobody but that user and root can
+    /// put another one in its place.
+    ///
+    /// # Errors
+    ///
+    /// As [`Directory::open`].
+    pub fn open_of_any_user(path: &Path) -> io::Result<Self> {
+        let file = open_any(path)?;
+        let (user, own) = (file.metadata()?.uid(), own_user());
+        if own != 0 || user == 0 {
+            return Self::trusted(file, path.to_owned(), [0, own]);
+        }
+        let parent = path.parent().unwrap_or(path);
+        Self::trusted(open_any(parent)?, parent.to_owned(), [0, user])?;
+        Self::trusted(file, path.to_owned(), [0, user])
     }
 
     /// Opens a directory in this one.
@@ -84,7 +103,7 @@ impl Directory {
     /// As [`Directory::open`].
     pub fn below(&self, name: &str) -> io::Result<Self> {
         let file = open(&*self.file, Path::new(name), ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH)?;
-        Self::trusted(file, self.path.join(name))
+        Self::trusted(file, self.path.join(name), self.users)
     }
 
     /// The same, which is made first if there is none.
@@ -99,16 +118,19 @@ impl Directory {
         }
     }
 
-    fn trusted(file: File, path: PathBuf) -> io::Result<Self> {
+    fn trusted(file: File, path: PathBuf, users: [u32; 2]) -> io::Result<Self> {
         let metadata = file.metadata()?;
         let (user, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-        // SAFETY: a system call without arguments that always succeeds.
-        let own = unsafe { libc::geteuid() };
-        if (user != own && user != 0) || mode & 0o022 != 0 {
+        if !users.contains(&user) || mode & 0o022 != 0 {
             let untrusted = Untrusted::Writable { path, user, mode };
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, untrusted));
         }
-        Ok(Self { file: Rc::new(file), path })
+        Ok(Self { file: Rc::new(file), path, users })
+    }
+
+    /// Whom it may belong to, and what is in it.
+    pub fn users(&self) -> [u32; 2] {
+        self.users
     }
 
     /// Where it was found.
@@ -117,7 +139,7 @@ impl Directory {
     }
 
     /// Its descriptor.
-    pub(super) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
@@ -138,7 +160,7 @@ impl Directory {
     }
 
     /// Whether the path leads here still.
-    pub(super) fn is_at_its_path(&self) -> io::Result<bool> {
+    pub(crate) fn is_at_its_path(&self) -> io::Result<bool> {
         let (held, named) = (self.file.metadata()?, fs::symlink_metadata(&self.path)?);
         Ok((held.dev(), held.ino()) == (named.dev(), named.ino()))
     }
@@ -187,12 +209,18 @@ impl PartialEq for Entry {
 
 impl Eq for Entry {}
 
+/// The user of this process.
+pub(crate) fn own_user() -> u32 {
+    // SAFETY: a system call without arguments that always succeeds.
+    unsafe { libc::geteuid() }
+}
+
 /// Opens a directory, whoever may write to it.
 ///
 /// # Errors
 ///
 /// When there is none, or a part of the path is a symbolic link.
-pub(super) fn open_any(path: &Path) -> io::Result<File> {
+pub(crate) fn open_any(path: &Path) -> io::Result<File> {
     open(CWD, path, ResolveFlags::NO_SYMLINKS)
 }
 
