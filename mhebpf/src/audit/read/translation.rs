@@ -48,11 +48,20 @@ pub(super) fn read(matters: bool, unread: &mut Vec<Unread>) -> Translation {
             Err(error) => miss("tables of iptables for NAT", &error),
         }
     }
-    // The answers of its services have the address of the service as their source.
     let services = fs::read_to_string("/proc/self/net/ip_vs").unwrap_or_default();
-    found.arriving |=
-        services.lines().any(|line| ["TCP ", "UDP ", "SCTP "].iter().any(|p| line.starts_with(p)));
+    if masquerades(&services) {
+        // It sees the connections of this host itself as well.
+        (found.arriving, found.output) = (true, true);
+    }
     found
+}
+
+/// Whether IPVS has a real server whose answers get the address of the service as their source, as it writes
+/// `  -> 0A000002:0050      Masq    1      0          0`. Those that it routes to directly, or by a tunnel, answer by themselves.
+fn masquerades(services: &str) -> bool {
+    services
+        .lines()
+        .any(|line| line.trim_start().starts_with("->") && line.split_whitespace().nth(2) == Some("Masq"))
 }
 
 fn is_absent(error: &io::Error) -> bool {
@@ -99,5 +108,28 @@ mod tests {
         assert_eq!(read(&[chain(b"nat\0", 3, 1)]), Translation { output: true, ..none });
         let both = [chain(b"nat\0", 0, 2), chain(b"nat\0", 4, 1)];
         assert_eq!(read(&both), Translation { arriving: true, leaving: true, output: false });
+    }
+
+    #[test]
+    fn services_of_ipvs_that_masquerade_count() {
+        let head = "IP Virtual Server version 1.2.1 (size=4096)\n\
+                    Prot LocalAddress:Port Scheduler Flags\n  \
+                    -> RemoteAddress:Port Forward Weight ActiveConn InActConn\n";
+        let table = |services: &str| masquerades(&format!("{head}{services}"));
+        assert!(!masquerades(""));
+        assert!(!table(""));
+        let server = |way: &str| format!("  -> 0A000002:0050      {way}   1      0          0         \n");
+        for service in [
+            "TCP  C0A80065:0050 rr \n",
+            "UDP  [2001:0db8:0000:0000:0000:0000:0000:0001]:0050 rr \n",
+            "FWM  00000007 wlc persistent 50\n",
+        ] {
+            assert!(!table(service));
+            assert!(table(&format!("{service}{}", server("Masq "))), "{service}");
+            assert!(!table(&format!("{service}{}{}", server("Route"), server("Tunnel"))), "{service}");
+        }
+        let server =
+            "  -> [fd17:0000:0000:0000:0000:0000:0000:0002]:1F40      Masq    1      0          0         \n";
+        assert!(table(&format!("TCP  [2001:0db8:0001:0000:0000:0000:0000:0101]:0050 rr \n{server}")));
     }
 }
