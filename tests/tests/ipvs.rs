@@ -1,8 +1,11 @@
 //! A load balancer with IPVS that masquerades (LVS-NAT): the answers of its real servers have the address of the virtual service.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use mhebpf_tests::{
     FAR, FAR6, Family, Lab, NetNs, PATIENCE, PEER, Service,
     features::{self, Feature},
@@ -132,27 +135,30 @@ fn answers_of_a_virtual_service_are_left_alone_when_asked_for() -> Result<()> {
     director.lab.finish()
 }
 
-/// The real server's kernel says that nobody listens, and IPVS translates that too.
+/// The real server's kernel says that nobody listens, and IPVS translates that too. For IPv6 that does not reach the client with each
+/// of the matrix's kernels: not with 5.10 and 6.18, which is so without mhebpf.
 #[test]
 fn an_error_of_a_real_server_leaves_by_the_owner_of_the_service() -> Result<()> {
     if !features::require(Feature::Ipvs)? {
         return Ok(());
     }
-    for family in Family::BOTH {
-        let director = Director::new(family, true)?;
-        let (lab, service) = (&director.lab, director.service());
-        let daemon = lab.run_mhebpf(&["run", "--all"])?;
+    let director = Director::new(Family::V4, true)?;
+    let (lab, service) = (&director.lab, director.service());
+    for port in [0, 1] {
+        let daemon = (port == 1).then(|| lab.run_mhebpf(&["run", "--all"])).transpose()?;
         let recording = lab.record();
         let socket = udp::bind(&lab.switch, service.client, 0)?;
         socket.connect(service.published)?;
-        socket.send(b"is anybody there?")?;
-        let refused = wait_until("the error", PATIENCE, || Ok(socket.take_error()?))?;
-        ensure!(refused.kind() == std::io::ErrorKind::ConnectionRefused, refused);
-        assert_eq!(recording.ports_of(service.published.ip())?, [1].into(), "{family}");
-        daemon.stop()?;
-        director.lab.finish()?;
+        // A single datagram can be lost, and errors are limited in number.
+        wait_until("the error", PATIENCE, || {
+            let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+            Ok(socket.send(b"is anybody there?").is_err_and(|error| refused(&error)).then_some(()))
+        })
+        .with_context(|| format!("by {port}"))?;
+        assert_eq!(recording.ports_of(service.published.ip())?, [port].into());
+        daemon.map(mhebpf_tests::Daemon::stop).transpose()?;
     }
-    Ok(())
+    director.lab.finish()
 }
 
 #[test]
