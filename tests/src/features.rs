@@ -8,7 +8,13 @@ use std::{env, fmt, fs};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{nat, netns::NetNs, skip::skip, tcx};
+use crate::{
+    ipvs::{self, Forwarding},
+    nat,
+    netns::NetNs,
+    skip::skip,
+    tcx,
+};
 
 /// Names the series of the kernel, `6.1` say, in a guest of the matrix.
 pub const KERNEL_VARIABLE: &str = "MHEBPF_TEST_KERNEL";
@@ -56,6 +62,8 @@ pub enum Feature {
     XfrmInterface,
     /// Address translation by nf_tables.
     Nftables,
+    /// Virtual services of IPVS.
+    Ipvs,
     /// Test runs of a program for a packet that came from an interface (`ingress_ifindex`).
     TestRunIngressIfindex,
     /// Loading the programs without `CAP_PERFMON`.
@@ -66,7 +74,7 @@ pub enum Feature {
 type Series = (u32, u32);
 
 /// The first series of the matrix's kernels that has a feature, as Debian builds them.
-const EXPECTED: [(Feature, Series); 22] = [
+const EXPECTED: [(Feature, Series); 23] = [
     (Feature::Tcx, (6, 6)),
     (Feature::Vlan, (5, 10)),
     (Feature::Macvlan, (5, 10)),
@@ -87,6 +95,7 @@ const EXPECTED: [(Feature, Series); 22] = [
     (Feature::Esp, (5, 10)),
     (Feature::XfrmInterface, (5, 10)),
     (Feature::Nftables, (5, 10)),
+    (Feature::Ipvs, (5, 10)),
     (Feature::TestRunIngressIfindex, (5, 15)),
     (Feature::LoadWithoutPerfmon, (6, 18)),
 ];
@@ -98,6 +107,7 @@ enum Probe {
     Ip(&'static str),
     Tcx,
     Nftables,
+    Ipvs,
     /// By the version of the running kernel: trying takes a program that a test has, not this crate.
     Version,
 }
@@ -164,6 +174,10 @@ impl Feature {
             Probe::Tcx if tcx::is_available(&NetNs::new("probe")?)? => Ok(()),
             Probe::Tcx => bail!("BPF_PROG_QUERY knows no TCX"),
             Probe::Nftables => nat::masquerade(&NetNs::new("probe")?),
+            Probe::Ipvs => {
+                let service = "192.0.2.1:80".parse()?;
+                ipvs::add_service(&NetNs::new("probe")?, service, service, Forwarding::Masquerading)
+            }
             Probe::Version => {
                 let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
                 let series = series_of(&release).with_context(|| format!("what version is {release}?"))?;
@@ -180,6 +194,7 @@ impl Feature {
         Probe::Ip(match self {
             Self::Tcx => return Probe::Tcx,
             Self::Nftables => return Probe::Nftables,
+            Self::Ipvs => return Probe::Ipvs,
             Self::TestRunIngressIfindex | Self::LoadWithoutPerfmon => return Probe::Version,
             Self::Vlan => "link add probed link under type vlan id 7",
             Self::Macvlan => "link add probed link under type macvlan mode bridge",
@@ -229,6 +244,7 @@ impl fmt::Display for Feature {
             Self::GreTap => "GRE tunnels for Ethernet",
             Self::Esp => "IPsec ESP",
             Self::Nftables => "nf_tables",
+            Self::Ipvs => "IPVS",
             Self::TestRunIngressIfindex => "test runs with an ingress interface",
             Self::LoadWithoutPerfmon => "loading of the programs without CAP_PERFMON",
         })

@@ -23,6 +23,7 @@ pub mod frame;
 mod generic_netlink;
 pub mod interface;
 pub mod ipsec;
+pub mod ipvs;
 mod judge;
 pub mod lab;
 pub mod mac;

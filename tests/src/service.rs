@@ -76,6 +76,15 @@ impl Service<'_> {
     fn talk(&self) -> Result<()> {
         let _tcp = tcp::EchoServer::start(self.server, self.any(), self.port)?;
         let _udp = udp::EchoServer::start(self.server, self.any(), self.port)?;
+        self.ask()
+    }
+
+    /// Asks a server that is there already, and gets what was asked for.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer.
+    pub fn ask(&self) -> Result<()> {
         let stream = tcp::connect(&self.lab.switch, self.client, self.published)?;
         tcp::echo_bulk(&stream, 200_000)?;
         tcp::close(stream)?;

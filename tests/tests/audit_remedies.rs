@@ -4,12 +4,17 @@
 mod inspection;
 mod remedies;
 
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use mhebpf_tests::{
     FAR, Lab, Mac, NetNs, PEER, SECOND_PEER,
     features::{self, Feature},
+    ipvs::{self, Forwarding},
     lab::PROBE_PORT,
     nat, skip,
     traffic::{tcp, udp},
@@ -196,12 +201,14 @@ fn a_gateway_that_is_said_serves_services_too() -> Result<()> {
     lab.finish()
 }
 
+/// A container on a node.
+const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 2);
+
 /// A node whose second interface has a gateway for some networks only.
 fn node() -> Result<Lab> {
     let lab = two_subnets()?;
     lab.host.sysctl("net.ipv4.ip_forward", "1")?;
     lab.host.ip(&format!("route add 10.50.0.0/16 via {SECOND_PEER} dev eth1_int"))?;
-    nat::publish(&lab.host, 8080, Ipv4Addr::new(172, 31, 0, 2))?;
     Ok(lab)
 }
 
@@ -211,6 +218,7 @@ fn answers_of_published_ports_are_not_lost() -> Result<()> {
         return Ok(());
     }
     let lab = node()?;
+    nat::publish(&lab.host, 8080, CONTAINER)?;
     let before = Audit::of(&lab.host, &[])?;
     let file = File::new(&configuration(&before.remedy("translated-answers-lost")?)?)?;
     let left_alone = Audit::of(&lab.host, &["--config", file.path()])?;
@@ -223,6 +231,32 @@ fn answers_of_published_ports_are_not_lost() -> Result<()> {
     let left_alone = Audit::of(&lab.host, &["--config", file.path()])?;
     left_alone.assert_mended(&after, "translated-answers");
     lab.finish()
+}
+
+#[test]
+fn answers_of_virtual_services_are_not_lost() -> Result<()> {
+    if !features::require(Feature::Ipvs)? {
+        return Ok(());
+    }
+    for forwarding in [Forwarding::Masquerading, Forwarding::DirectRouting] {
+        let lab = node()?;
+        let service = SocketAddrV4::new(lab.address(1), 8080);
+        let server = SocketAddrV4::new(CONTAINER, 8080);
+        ipvs::add_service(&lab.host, service.into(), server.into(), forwarding)?;
+        let before = Audit::of(&lab.host, &[])?;
+        if forwarding == Forwarding::DirectRouting {
+            // The real servers answer by themselves.
+            for id in ["translated-answers-lost", "output-translated"] {
+                assert_eq!(before.remedies(id), [""; 0], "{id}");
+            }
+        } else {
+            before.finding("output-translated")?;
+            let after = carry_out(&lab.host, &[], "translated-answers-lost", SECOND_PEER)?;
+            assert_eq!(after.finding("translated-answers")?["severity"], "note");
+        }
+        lab.finish()?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,7 +16,6 @@ use socket2::SockRef;
 
 /// The published port.
 const PORT: u16 = 8080;
-const CONTAINER6: Ipv6Addr = Ipv6Addr::new(0xfd17, 0, 0, 0, 0, 0, 0, 2);
 /// ICMP's types of an unreachable destination, and ICMPv6's of that and of a packet that is too big.
 const UNREACHABLE: u8 = 3;
 const UNREACHABLE_6: u8 = 1;
@@ -39,20 +38,13 @@ impl Node {
             "route add default via {PEER}\n\
              route add default via {SECOND_PEER} metric 500"
         ))?;
-        if family == Family::V6 {
-            lab.host.ip_batch(&format!(
-                "address add fd17::1/64 dev c0 nodad\n\
-                 route add default via {} metric 2000 dev eth1_int",
-                lab.peer6(1)
-            ))?;
-            lab.host.sysctl("net.ipv6.conf.all.forwarding", "1")?;
-            container.ns.sysctl("net.ipv6.conf.eth0.disable_ipv6", "0")?;
-            container.ns.ip_batch(&format!(
-                "address add {CONTAINER6}/64 dev eth0 nodad\n\
-                 route add default via fd17::1"
-            ))?;
-        }
-        let inside = family.choose(container.address.into(), CONTAINER6.into());
+        let inside = match family {
+            Family::V4 => container.address.into(),
+            Family::V6 => {
+                lab.host.ip(&format!("route add default via {} metric 2000 dev eth1_int", lab.peer6(1)))?;
+                container.add_ipv6(&lab)?.into()
+            }
+        };
         Ok(Self { lab, container: container.ns, family, inside })
     }
 

@@ -1,6 +1,7 @@
 //! Reading a snapshot: the edge where an audit asks the kernel. Nothing is changed.
 
 mod borrowed;
+mod ipvs;
 mod mptcp;
 mod networkd;
 mod programs;

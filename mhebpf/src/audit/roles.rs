@@ -295,6 +295,19 @@ mod tests {
     }
 
     #[test]
+    fn a_node_of_a_cluster_is_no_real_server() {
+        for (name, expected) in
+            [("kube-ipvs0", &[Name::Host][..]), ("vip0", &[Name::Host, Name::DsrRealServer])]
+        {
+            let dummy = Link { name: name.into(), ..link(9, LinkKind::Dummy) };
+            let mut node =
+                snapshot([wire(2), dummy], [address(2, "10.0.0.2/24"), address(9, "10.96.0.10/32")]);
+            node.sysctls.everywhere = Values::from([(Sysctl::ArpIgnore, 1)]);
+            assert_roles(&node, expected);
+        }
+    }
+
+    #[test]
     fn an_unnumbered_interface_has_routes_without_an_address() {
         let mut host = host([wire(2), wire(3)], [address(2, "10.0.0.2/24")]);
         host.routes = vec![route("10.9.9.9/32", 3, None)];

@@ -1,6 +1,6 @@
 //! Further stations: a second router on the switch, and a container behind the host.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
 
@@ -25,6 +25,46 @@ pub struct Container {
     pub ns: NetNs,
     /// Its address, in no subnet of the host's other links.
     pub address: Ipv4Addr,
+}
+
+impl Router {
+    /// Gives the router an IPv6 address in the first subnet as well.
+    ///
+    /// # Errors
+    ///
+    /// When it has that already.
+    pub fn add_ipv6(&self, address: Ipv6Addr) -> Result<()> {
+        // Nobody looks for duplicates or routers.
+        for key in [
+            "eth0.accept_ra",
+            "eth0.accept_dad",
+            "eth0.dad_transmits",
+            "eth0.disable_ipv6",
+            "lo.disable_ipv6",
+        ] {
+            self.ns.sysctl(&format!("net.ipv6.conf.{key}"), "0")?;
+        }
+        self.ns.ip(&format!("address add {address}/64 dev eth0 nodad")).map(drop)
+    }
+}
+
+impl Container {
+    /// Gives the container the address fd17::2 as well, and lets the host, whose IPv6 is on, forward for it.
+    ///
+    /// # Errors
+    ///
+    /// When it has that already.
+    pub fn add_ipv6(&self, lab: &Lab) -> Result<Ipv6Addr> {
+        let (host, address): (Ipv6Addr, Ipv6Addr) = ("fd17::1".parse()?, "fd17::2".parse()?);
+        lab.host.ip(&format!("address add {host}/64 dev c0 nodad"))?;
+        lab.host.sysctl("net.ipv6.conf.all.forwarding", "1")?;
+        self.ns.sysctl("net.ipv6.conf.eth0.disable_ipv6", "0")?;
+        self.ns.ip_batch(&format!(
+            "address add {address}/64 dev eth0 nodad\n\
+             route add default via {host}"
+        ))?;
+        Ok(address)
+    }
 }
 
 impl Lab {

@@ -96,7 +96,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
 pub(crate) const SHORT_ROUND: [(&str, &[&str]); 3] = [
     ("5.10", &["tunnels"]),
     ("6.1", &["clsact_hook"]),
-    ("6.12", &["device_kinds", "vrf", "wireguard", "xfrm_interfaces"]),
+    ("6.12", &["device_kinds", "ipvs", "vrf", "wireguard", "xfrm_interfaces"]),
 ];
 
 impl Kernel {

@@ -19,7 +19,7 @@ pub(crate) const WANTED: [&str; 7] = [
     // Tunnels.
     "tun tap vxlan geneve gre ip_gre ip6_gre ipip sit ip_tunnel ip6_tunnel wireguard",
     // Address translation.
-    "nfnetlink nf_tables nf_conntrack nf_nat nft_ct nft_nat nft_masq nft_chain_nat",
+    "nfnetlink nf_tables nf_conntrack nf_nat nft_ct nft_nat nft_masq nft_chain_nat ip_vs ip_vs_rr",
     // Sockets, as `ss` lists them.
     "inet_diag tcp_diag udp_diag",
     // IPsec, and ciphers that are asked for by name. seqiv asks for random numbers, and drbg tries out what it can

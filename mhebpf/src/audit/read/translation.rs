@@ -1,13 +1,13 @@
 //! Where addresses are translated: chains of nftables and tables of iptables for NAT, and services of IPVS.
 
-use std::{fs, io, net::IpAddr};
+use std::{fs, io};
 
-use super::published::{self, ALL_FAMILIES, Chain};
+use super::{
+    ipvs,
+    published::{self, ALL_FAMILIES, Chain},
+};
 use crate::{
-    audit::{
-        published::Published,
-        snapshot::{Translation, Unread},
-    },
+    audit::snapshot::{Translation, Unread},
     netlink::raw::{self, NETFILTER, ask, attribute, number},
 };
 
@@ -21,9 +21,6 @@ const HOOK: u16 = 4;
 const HOOK_NUMBER: u16 = 1;
 const USE: u16 = 6;
 const TYPE: u16 = 7;
-
-/// What the lines of services in /proc/net/ip_vs begin with; `FWM` are those for packets with a mark.
-const SERVICES: [&str; 4] = ["TCP ", "UDP ", "SCTP ", "FWM "];
 
 /// Reads what can be read; `matters` says whether it is worth a word where it can't.
 pub(super) fn read(matters: bool, unread: &mut Vec<Unread>) -> Translation {
@@ -61,10 +58,10 @@ pub(super) fn read(matters: bool, unread: &mut Vec<Unread>) -> Translation {
         }
     }
     let services = fs::read_to_string("/proc/self/net/ip_vs").unwrap_or_default();
-    for service in services.lines().filter(|line| SERVICES.iter().any(|kind| line.starts_with(kind))) {
-        // Its answers have the address of the service as their source.
-        found.arriving = true;
-        found.published.extend(virtual_service(service));
+    if let Some(published) = ipvs::masqueraded(&services) {
+        // It sees the connections of this host itself as well.
+        (found.arriving, found.output) = (true, true);
+        found.published.extend(published);
     }
     found
 }
@@ -76,31 +73,6 @@ fn why(error: &io::Error) -> String {
         }
         _ => error.to_string(),
     }
-}
-
-/// A service of /proc/net/ip_vs by its address: `TCP  C0A80002:0050 rr`, `UDP  [2001:db8::2]:0035 rr`. What a mark stands
-/// for is in the rules that set it.
-fn virtual_service(line: &str) -> Option<Published> {
-    let (protocol, rest) = line.split_once(' ')?;
-    let protocol = match protocol {
-        "TCP" => libc::IPPROTO_TCP,
-        "UDP" => libc::IPPROTO_UDP,
-        "SCTP" => libc::IPPROTO_SCTP,
-        _ => return None,
-    };
-    let (address, port) = rest.split_whitespace().next()?.rsplit_once(':')?;
-    let address = match address.strip_prefix('[') {
-        Some(ipv6) => ipv6.strip_suffix(']')?.parse().ok()?,
-        None => IpAddr::V4(u32::from_str_radix(address, 16).ok()?.into()),
-    };
-    // Port 0 stands for all.
-    let port = u16::from_str_radix(port, 16).ok()?;
-    Some(Published {
-        protocol: u8::try_from(protocol).ok(),
-        addresses: Some((address, address)),
-        ports: (port != 0).then_some((port, port)),
-        interface: None,
-    })
 }
 
 fn is_absent(error: &io::Error) -> bool {
@@ -152,22 +124,5 @@ mod tests {
         assert_eq!(read(&[chain(b"nat\0", 3, 1)]), (Translation { output: true, ..none.clone() }, 0));
         let both = [chain(b"nat\0", 0, 2), chain(b"nat\0", 4, 1)];
         assert_eq!(read(&both), (Translation { arriving: true, leaving: true, ..none }, 1));
-    }
-
-    #[test]
-    fn services_of_ipvs_are_read() {
-        for (line, service) in [
-            ("TCP  C0A80002:0050 rr ", Some("tcp 192.168.0.2:80")),
-            (
-                "UDP  [2001:0db8:0000:0000:0000:0000:0000:0002]:0035 wlc persistent 300",
-                Some("udp [2001:db8::2]:53"),
-            ),
-            ("TCP  C0A80002:0000 rr ", Some("tcp 192.168.0.2")),
-            ("FWM  00000001 rr ", None),
-            ("  -> AC110002:0050      Masq    1      0          0", None),
-        ] {
-            let read = virtual_service(line).map(|service| service.to_string());
-            assert_eq!(read.as_deref(), service, "{line}");
-        }
     }
 }
