@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, Result};
 use mhebpf_ebpf::Announce;
 use sd_notify::NotifyState;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep};
 use tracing::{debug, error, info, warn};
 
 use self::{
@@ -34,7 +34,7 @@ use crate::{
     cli::RunOptions,
     console,
     control::Control,
-    datapath::{Attachments, Count, Datapath},
+    datapath::{Attachments, Count, Datapath, Hook},
     instance::Instance,
     metrics,
     model::{Policy, Route, Selection, Selector, Tables},
@@ -46,11 +46,14 @@ use crate::{
     usage::UsageError,
 };
 
+/// How often it is looked whether the programs are in their place.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// How often the host is dumped even if no event came.
 const CROSS_CHECK: Duration = Duration::from_secs(30);
 
 /// How long nothing has happened before memory is given back.
-const QUIET: Duration = Duration::from_secs(1);
+const QUIET: Duration = Duration::from_millis(500);
 
 /// Enforces until a signal comes or the time is up, then takes everything off and prints a summary.
 ///
@@ -181,14 +184,25 @@ impl Daemon<'_> {
     ) -> Result<()> {
         let mut cross_check = interval_at(Instant::now() + CROSS_CHECK, CROSS_CHECK);
         cross_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut has_worked = true;
         loop {
+            if self.attachments.hook() == Some(Hook::Clsact) {
+                events.follow_filters();
+            }
             tokio::select! {
                 request = signals.next() => match request {
                     Request::Stop => return Ok(()),
                     Request::Reload => self.reload(),
                 },
                 _ = cross_check.tick() => {}
+                // Nothing tells of changes to chains of TCX; of those to filters netlink does.
+                _ = look.tick(), if self.attachments.hook() == Some(Hook::Tcx) => {
+                    if !self.attachments.are_disturbed() {
+                        continue;
+                    }
+                }
                 () = pace.retry() => {}
                 question = control.next() => {
                     self.answer(question, dumper, events);

@@ -12,6 +12,9 @@ use crate::{interface, netns::NetNs};
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
+const BPF_LINK_DETACH: libc::c_long = 34;
+const BPF_F_BEFORE: u32 = 1 << 3;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
@@ -32,6 +35,8 @@ pub enum Hook {
 pub enum Answer {
     /// `TCX_NEXT`: it has no opinion.
     Next = -1,
+    /// `TCX_PASS`: it goes on at once, whatever is behind in the chain.
+    Pass = 0,
     /// `TCX_DROP`: nothing passes.
     Drop = 2,
 }
@@ -111,6 +116,19 @@ pub fn programs(ns: &NetNs, interface: &str, hook: Hook) -> Result<Vec<u32>> {
 ///
 /// When the kernel refuses.
 pub fn attach(ns: &NetNs, interface: &str, hook: Hook, answer: Answer) -> Result<OwnedFd> {
+    attach_at(ns, interface, hook, answer, 0)
+}
+
+/// The same, in front of those that are there.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn attach_first(ns: &NetNs, interface: &str, hook: Hook, answer: Answer) -> Result<OwnedFd> {
+    attach_at(ns, interface, hook, answer, BPF_F_BEFORE)
+}
+
+fn attach_at(ns: &NetNs, interface: &str, hook: Hook, answer: Answer, flags: u32) -> Result<OwnedFd> {
     ns.run(|| {
         let program =
             load(BPF_PROG_TYPE_SCHED_CLS, answer as i32).context("loading a program of one instruction")?;
@@ -118,9 +136,36 @@ pub fn attach(ns: &NetNs, interface: &str, hook: Hook, answer: Answer) -> Result
             program: program.as_raw_fd().cast_unsigned(),
             ifindex: interface::index(interface)?,
             attach_type: hook as u32,
+            flags,
             ..LinkCreate::default()
         };
         bpf_fd(BPF_LINK_CREATE, &mut create).with_context(|| format!("attaching a program to {interface}"))
+    })
+}
+
+/// Takes a link off its interface though others hold it (`bpftool link detach`).
+///
+/// # Errors
+///
+/// When there is no such link, or the kernel refuses.
+pub fn detach(ns: &NetNs, interface: &str, hook: Hook, place: usize) -> Result<()> {
+    ns.run(|| {
+        let mut links = vec![0_u32; 64];
+        let mut programs = vec![0_u32; 64];
+        let mut query = Query {
+            ifindex: interface::index(interface)?,
+            attach_type: hook as u32,
+            program_ids: programs.as_mut_ptr() as u64,
+            count: links.len() as u32,
+            link_ids: links.as_mut_ptr() as u64,
+            ..Query::default()
+        };
+        bpf(BPF_PROG_QUERY, &mut query)?;
+        let mut by_id = [links[place], 0, 0];
+        let link = bpf_fd(BPF_LINK_GET_FD_BY_ID, &mut by_id).context("opening a link by its id")?;
+        let mut detach = [link.as_raw_fd().cast_unsigned(), 0];
+        bpf(BPF_LINK_DETACH, &mut detach).context("detaching a link")?;
+        Ok(())
     })
 }
 

@@ -45,6 +45,8 @@ pub(super) struct History {
     pub(super) durations: Durations,
     /// Of subscriptions that were given up.
     pub(super) overruns: u64,
+    /// How often programs were attached again, or put first again, that others had disturbed.
+    pub(super) restored: u64,
     /// Packets that were redirected before policy routing was kept.
     pub(super) redirected_before: u64,
 }
@@ -67,6 +69,7 @@ impl History {
             failures: 0,
             durations: Durations::default(),
             overruns: 0,
+            restored: 0,
             redirected_before: 0,
         }
     }

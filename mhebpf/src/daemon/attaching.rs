@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::Daemon;
 use crate::{
+    datapath::Standing,
     model::{
         Host, Selection,
         steering::Object,
@@ -25,8 +26,26 @@ impl Daemon<'_> {
         for ifindex in attached {
             match host.links.get(&ifindex) {
                 None => self.attachments.forget(ifindex),
-                Some(_) if !self.attachments.are_on(ifindex) => self.attachments.forget(ifindex),
                 Some(link) => {
+                    match self.attachments.standing(ifindex) {
+                        Standing::InPlace => {}
+                        Standing::Behind => {
+                            if self.attachments.move_up(ifindex) {
+                                self.history.restored += 1;
+                                continue;
+                            }
+                        }
+                        // Another interface may have the index now.
+                        Standing::Gone if self.attachments.is_called_otherwise(ifindex, &link.name) => {
+                            self.attachments.forget(ifindex);
+                            continue;
+                        }
+                        Standing::Gone => {
+                            self.attachments.lose(ifindex);
+                            self.history.restored += 1;
+                            continue;
+                        }
+                    }
                     self.attachments.rename(ifindex, &link.name);
                     if !enforced.contains(&ifindex) {
                         info!("letting go of {}", link.name);

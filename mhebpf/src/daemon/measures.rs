@@ -43,6 +43,7 @@ impl Daemon<'_> {
             failures: history.failures,
             interrupted_dumps: dumper.interrupted(),
             overruns: history.overruns + events.overruns(),
+            restored: history.restored,
             durations: history.durations.clone(),
             in_step: history.is_in_step && !events.is_pending(),
             last_in_step: history.in_step_at.map(since_1970),

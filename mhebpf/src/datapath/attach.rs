@@ -14,7 +14,8 @@ use super::{
     clsact,
     grace_period::Expedited,
     load::{EGRESS, INGRESS, Programs},
-    pinned, tcx,
+    pinned,
+    standing::{Moves, Standing},
 };
 use crate::pins::{Directory, Pinned, Side};
 
@@ -53,9 +54,9 @@ impl fmt::Display for Hook {
 
 /// The priority of the filters in a clsact qdisc: low, so that no other filter's verdict is taken before
 /// ours.
-const PRIORITY: u16 = 7;
+const PRIORITY: u16 = clsact::PRIORITY;
 /// The handle of the filters in a clsact qdisc, by which ours are told from others: "mh".
-const HANDLE: TcHandle = TcHandle::new(0, 0x6d68);
+const HANDLE: TcHandle = TcHandle::new(0, clsact::HANDLE);
 
 /// An interface with the programs on it.
 struct Attachment {
@@ -86,15 +87,13 @@ enum Link {
 }
 
 impl Attachment {
-    /// Whether both programs are on the interface of this network namespace that has the index. What can't be asked is taken to
-    /// be so, and so are filters of clsact.
-    fn is_on(&self, ifindex: u32) -> bool {
-        let is_listed = |held: &Held, side| match (held.id, tcx::links(ifindex, side)) {
-            (Some(id), Ok(links)) => links.contains(&id),
-            _ => true,
+    /// Where the programs are on the interface of this network namespace that has the index; the worse of both.
+    fn standing(&self, ifindex: u32) -> Standing {
+        let standing = |held: &Held, side| match self.hook {
+            Hook::Clsact => Standing::of_filter(ifindex, side),
+            Hook::Auto | Hook::Tcx => Standing::of_link(ifindex, side, held.id),
         };
-        self.hook == Hook::Clsact
-            || is_listed(&self.ingress, Side::Ingress) && is_listed(&self.egress, Side::Egress)
+        standing(&self.ingress, Side::Ingress).max(standing(&self.egress, Side::Egress))
     }
 }
 
@@ -108,12 +107,20 @@ pub struct Attachments {
     attached: BTreeMap<u32, Attachment>,
     /// A link of an earlier run has come to run one of these programs.
     has_replaced: bool,
+    moves: Moves,
 }
 
 impl Attachments {
     /// Nothing is attached yet.
     pub fn new(hook: Hook) -> Self {
-        Self { wanted: hook, hook, pins: None, attached: BTreeMap::new(), has_replaced: false }
+        Self {
+            wanted: hook,
+            hook,
+            pins: None,
+            attached: BTreeMap::new(),
+            has_replaced: false,
+            moves: Moves::default(),
+        }
     }
 
     /// Nothing is attached yet. Links will be pinned in a directory, and those that are pinned there taken over.
@@ -126,10 +133,44 @@ impl Attachments {
         self.attached.iter().map(|(ifindex, attachment)| (*ifindex, attachment.name.as_str()))
     }
 
-    /// Whether the interface is still the one that the programs were attached to: another one may have its index now. Takes
-    /// two system calls; filters of clsact are not looked for.
-    pub fn are_on(&self, ifindex: u32) -> bool {
-        self.attached.get(&ifindex).is_some_and(|attachment| attachment.is_on(ifindex))
+    /// Where the programs are on an interface that they were attached to: another one may have its index now, or somebody has
+    /// taken them off or put others before them. Takes two system calls, or two dumps of the filters of clsact.
+    pub fn standing(&self, ifindex: u32) -> Standing {
+        self.attached.get(&ifindex).map_or(Standing::Gone, |attachment| attachment.standing(ifindex))
+    }
+
+    /// Whether an interface had another name when the programs were attached.
+    pub fn is_called_otherwise(&self, ifindex: u32, name: &str) -> bool {
+        self.attached.get(&ifindex).is_some_and(|attachment| attachment.name != name)
+    }
+
+    /// Whether something is to be done about where the programs are anywhere.
+    pub fn are_disturbed(&self) -> bool {
+        self.attached.iter().any(|(ifindex, attachment)| match attachment.standing(*ifindex) {
+            Standing::InPlace => false,
+            Standing::Behind => self.moves.may_move(*ifindex),
+            Standing::Gone => true,
+        })
+    }
+
+    /// Takes the programs off an interface where others are before them, for them to be put first again. They stay where that
+    /// was tried often enough. Says what is done.
+    pub fn move_up(&mut self, ifindex: u32) -> bool {
+        if !self.moves.may_move(ifindex) {
+            return false;
+        }
+        let is_last = self.moves.note(ifindex);
+        if let Some(attachment) = self.attached.get(&ifindex) {
+            let name = &attachment.name;
+            warn!(
+                "programs of others were put before those of mhebpf on {name}, and could bypass them: being first again"
+            );
+            if is_last {
+                warn!("whoever wants to be first on {name} will stay so for a minute, if that happens again");
+            }
+        }
+        self.detach(&[ifindex]);
+        true
     }
 
     /// Whether the programs were attached to the interface.
@@ -269,10 +310,28 @@ impl Attachments {
 
     /// Forgets an interface that no longer exists, or not with the programs on it; the kernel has taken them off with it.
     pub fn forget(&mut self, ifindex: u32) {
+        self.moves.forget(ifindex);
+        if let Some(attachment) = self.attached.get(&ifindex) {
+            info!("{} is gone, and the programs with it", attachment.name);
+        }
+        self.let_go_of(ifindex);
+    }
+
+    /// Lets go of programs that somebody has taken off an interface, for them to be attached again.
+    pub fn lose(&mut self, ifindex: u32) {
+        let Some(attachment) = self.attached.get(&ifindex) else { return };
+        let (name, added_qdisc) = (attachment.name.clone(), attachment.added_qdisc);
+        warn!("somebody has taken programs off {name}, which was not enforced: attaching them again");
+        self.let_go_of(ifindex);
+        if added_qdisc {
+            clsact::remove_if_empty(ifindex, &name);
+        }
+    }
+
+    fn let_go_of(&mut self, ifindex: u32) {
         if let Some(Attachment { name, ingress, egress, .. }) = self.attached.remove(&ifindex) {
-            info!("{name} is gone, and the programs with it");
             for (held, program_name) in [(ingress, INGRESS), (egress, EGRESS)] {
-                // A pinned link would outlive the interface.
+                // A pinned link would outlive the interface; of the two programs one may be there.
                 if let Link::Pinned(_) = held.link {
                     detach_one(held, program_name, &name);
                 }

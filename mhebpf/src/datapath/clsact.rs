@@ -5,14 +5,19 @@ use std::{ffi::CString, io};
 
 use anyhow::{Context as _, Result};
 use aya::programs::tc::{self, TcError};
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, Parseable as _};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{TcHandle, TcMessage},
 };
 use tracing::{debug, warn};
 
-use crate::netlink::Requests;
+use crate::{netlink::Requests, pins::Side};
+
+/// The priority of our filters.
+pub(super) const PRIORITY: u16 = 7;
+/// Their handle, by which they are told from others: "mh".
+pub(super) const HANDLE: u16 = 0x6d68;
 
 /// The handle of a clsact qdisc, and the parents of its filters (`linux/pkt_sched.h`).
 const CLSACT: TcHandle = TcHandle { major: 0xffff, minor: 0 };
@@ -43,11 +48,40 @@ pub(super) fn add(interface: &str) -> Result<bool> {
     }
 }
 
+/// Whether our filter is there.
+pub(super) fn has_filter(ifindex: u32, side: Side) -> io::Result<bool> {
+    let [ingress, egress] = FILTERS;
+    let mut message = TcMessage::with_index(ifindex.cast_signed());
+    message.header.parent = match side {
+        Side::Ingress => ingress,
+        Side::Egress => egress,
+    };
+    let mut is_there = false;
+    let is_ours = |payload: &[u8]| {
+        TcMessage::parse(payload).is_ok_and(|filter| {
+            u32::from(filter.header.handle) == u32::from(HANDLE)
+                && filter.header.info >> 16 == u32::from(PRIORITY)
+        })
+    };
+    let asked =
+        Requests::open()?.send(RouteNetlinkMessage::GetTrafficFilter(message), NLM_F_DUMP, |payload| {
+            is_there |= is_ours(payload);
+        });
+    match asked {
+        Ok(_) => Ok(is_there),
+        // The qdisc is gone.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Removes the qdisc unless filters of others are in it.
 pub(super) fn remove_if_empty(ifindex: u32, interface: &str) {
     match try_remove(ifindex as i32) {
         Ok(true) => {}
         Ok(false) => debug!("the clsact qdisc of {interface} stays: others have filters in it"),
+        // Somebody else has removed it.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => {}
         Err(error) => warn!("removing the clsact qdisc that was added to {interface}: {error}"),
     }
 }

@@ -13,6 +13,7 @@ mod pinned;
 mod raw;
 pub mod reports;
 mod samples;
+mod standing;
 mod state;
 mod tcx;
 
@@ -26,5 +27,6 @@ pub use maps::{Live, Maps};
 pub use pinned::{COUNTING, PinnedMaps, pin_again};
 pub use reports::Reports;
 pub use samples::Samples;
+pub use standing::Standing;
 pub use state::StateMap;
 pub use tcx::links as links_on;

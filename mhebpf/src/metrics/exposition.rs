@@ -155,6 +155,12 @@ impl Measures {
             None,
             self.overruns,
         )?;
+        families.counter(
+            "mhebpf_programs_restored",
+            "How often programs were attached again that somebody had taken off, or put first again where others were before them.",
+            None,
+            self.restored,
+        )?;
         families.histogram(
             "mhebpf_synchronisation_duration",
             "How long it took to bring the maps in step with the host, from the dump to the last entry.",

@@ -31,6 +31,8 @@ pub struct Measures {
     pub interrupted_dumps: u64,
     /// How often the kernel had more events than the socket could keep.
     pub overruns: u64,
+    /// How often programs were attached again, or put first again, that others had disturbed.
+    pub restored: u64,
     /// How long synchronisations took.
     pub durations: Durations,
     /// Whether the maps are known to be those of the host as it is now.

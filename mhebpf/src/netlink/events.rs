@@ -20,10 +20,14 @@ const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 /// sysctls such as that of forwarding.
 const FURTHER_GROUPS: [u32; 4] = [8, 19, 24, 25];
 
+/// Qdiscs and filters, of `linux/rtnetlink.h`.
+const RTNLGRP_TC: u32 = 4;
+
 /// A subscription to the changes of links, addresses, rules, routes and sysctls in the namespace of this process.
 pub struct Events {
     socket: AsyncFd<Socket>,
     overruns: u64,
+    filters: bool,
 }
 
 impl Events {
@@ -51,7 +55,19 @@ impl Events {
             Ok::<_, io::Error>(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
         };
         let socket = subscribed().context("subscribing to netlink events of links, addresses and routes")?;
-        Ok(Self { socket, overruns: 0 })
+        Ok(Self { socket, overruns: 0, filters: false })
+    }
+
+    /// Subscribes to changes of qdiscs and filters as well.
+    pub fn follow_filters(&mut self) {
+        if self.filters {
+            return;
+        }
+        self.filters = true;
+        if let Err(error) = self.socket.get_mut().add_membership(RTNLGRP_TC) {
+            // Without them the cross-check finds what has changed.
+            warn!("netlink events of filters: {error}");
+        }
     }
 
     /// Waits for a change, and takes all that are there. Lost messages (ENOBUFS) count as a change like any
