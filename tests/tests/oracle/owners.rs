@@ -206,7 +206,12 @@ impl Host {
             Kind::Ipvlan => true,
             Kind::Loopback | Kind::Dummy | Kind::Wire | Kind::Bridge | Kind::Bond | Kind::Vrf(_) => false,
         };
-        below.extend(self.linked(interface).filter(|_| crosses_its_link).map(|link| link.index));
+        let link = self.linked(interface);
+        below.extend(link.filter(|_| crosses_its_link).map(|link| link.index));
+        // What is an untagged member of the VLAN, only the bridge knows.
+        if let (Kind::Vlan(_), Some(bridge @ Interface { kind: Kind::Bridge, .. })) = (interface.kind, link) {
+            below.extend(self.ports(bridge.index).map(|port| port.index));
+        }
         below
     }
 
