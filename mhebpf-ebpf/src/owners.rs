@@ -111,7 +111,8 @@ impl FurtherOwnerKey {
     /// Whatever arrives for the hardware address is not the carrier's business: the macvlan or macvtap is enforced itself, or is no
     /// uplink. No interface has this index.
     pub const ANY_INWARD: u32 = u32::MAX;
-    /// Whatever leaves with the hardware address is not the carrier's business: the macvlan or macvtap is enforced itself.
+    /// Whatever leaves with the hardware address is not the carrier's business: the macvlan or macvtap is enforced itself, and has
+    /// it alone.
     pub const ANY_OUTWARD: u32 = u32::MAX - 1;
 
     /// The key of an interface that the frames of the macvlan or macvtap `of` cross, which has this hardware address: those with

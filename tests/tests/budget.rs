@@ -197,6 +197,7 @@ fn tables(count: u32, unknown: Unknown) -> Tables {
         master: None,
         link: None,
         link_elsewhere: false,
+        outer: None,
         route_localnet: false,
         forwards: false,
         router: false,

@@ -105,6 +105,12 @@ fn a_macvtap_interface_has_its_addresses_for_itself() -> Result<()> {
     a_device_with_its_own_hardware_address(Feature::Macvtap, "macvtap mode bridge")
 }
 
+/// It has its parent's hardware address.
+#[test]
+fn a_macvlan_in_passthru_mode_shares_its_parents_policy() -> Result<()> {
+    a_device_on_top_shares_its_parents_policy(Feature::Macvlan, "macvlan mode passthru")
+}
+
 #[test]
 fn an_ipvlan_interface_shares_its_parents_policy() -> Result<()> {
     a_device_on_top_shares_its_parents_policy(Feature::Ipvlan, "ipvlan mode l2")
@@ -137,6 +143,26 @@ fn a_bridges_address_belongs_to_its_ports() -> Result<()> {
         let summary = daemon.stop()?.summary;
         assert_eq!(summary.total("redirected") + summary.total("wrong_destination"), 0, "{summary:?}");
     }
+    lab.finish()
+}
+
+/// What is bridged through a macvlan crosses the interface below it with the hardware address of the bridge.
+#[test]
+fn a_bridges_address_belongs_to_what_is_below_a_macvlan_among_its_ports() -> Result<()> {
+    if !features::require(Feature::Macvlan)? {
+        return Ok(());
+    }
+    let lab = Lab::builder().links_without_address(1).links(1).ipv6().build()?;
+    lab.host.ip_batch(
+        "link add virbr type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
+         link add link eth0_int name pass type macvlan mode passthru\n\
+         link set pass master virbr up",
+    )?;
+    let device = Device { name: "virbr", through: &[("virbr", 0), ("pass", 0), ("eth0_int", 0)], ..DEVICE };
+    give_all_addresses(&lab, &device, &[0])?;
+    device.try_out(&lab, &MODES, &interfaces(&[INTERFACES]), &["virbr", "pass", "eth0_int"])?;
+    let all = interfaces(&["virbr", "pass", INTERFACES]);
+    device.try_out(&lab, &ENFORCING, &all, &["virbr", "pass", "eth0_int"])?;
     lab.finish()
 }
 

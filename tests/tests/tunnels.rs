@@ -2,13 +2,14 @@
 
 use std::{
     collections::BTreeSet,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4},
 };
 
 use anyhow::{Context as _, Result};
 use mhebpf_tests::{
     Lab, PATIENCE, PEER,
-    device::{MODES, Sender, interfaces, mac_of, start, ways_of_anothers},
+    device::{MODES, Sender, give_addresses, interfaces, mac_of, start, ways_of_anothers},
+    family::Family,
     features::{self, Feature},
     lab::{INTERFACES, PROBE_PORT},
     traffic::{icmp, udp},
@@ -18,6 +19,9 @@ use mhebpf_tests::{
 /// The addresses of host and peer inside the VXLAN.
 const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 2);
 const PEER_INSIDE: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 1);
+
+/// What a tunnel's packets have outside, and no other interface has.
+const OUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 65);
 
 /// Those without keys.
 const KINDS: [Kind; 4] = [Kind::Ipip, Kind::Gre, Kind::Sit, Kind::Ip6Tunnel];
@@ -35,6 +39,48 @@ fn another_source_leaves_its_own_interface_instead_of_the_tunnel() -> Result<()>
 #[test]
 fn what_arrives_through_the_tunnel_is_judged() -> Result<()> {
     KINDS.into_iter().try_for_each(|kind| Tunnel::with(kind, |tunnel| tunnel.try_arriving(false)))
+}
+
+/// A router's identifier can be on the tunnel that it is an end of: there is no other way out for what the tunnel sends.
+#[test]
+fn a_tunnel_that_has_its_outer_address_itself_is_not_cut_off() -> Result<()> {
+    for (feature, kind, family) in [
+        (Feature::Ipip, "ipip", Family::V4),
+        (Feature::Gre, "gre", Family::V4),
+        (Feature::Ip6Tunnel, "ip6tnl mode any", Family::V6),
+    ] {
+        if !features::require(feature)? {
+            continue;
+        }
+        let lab = Lab::builder().links(2).ipv6().build()?;
+        let (peer, link) = (lab.peer_in(family, 0), lab.address_in(family, 0));
+        let outer: IpAddr =
+            family.choose(OUTER.into(), Ipv6Addr::new(0x2001, 0xdb8, 0x65, 0, 0, 0, 0, 1).into());
+        for (ns, local, remote, inside) in
+            [(&lab.host, outer, peer, INSIDE), (&lab.switch, peer, outer, PEER_INSIDE)]
+        {
+            ns.ip_batch(&format!(
+                "link add tun type {kind} local {local} remote {remote}\n\
+                 address add {inside}/24 dev tun\n\
+                 link set tun up"
+            ))?;
+        }
+        give_addresses(&lab.host, "tun", &[outer])?;
+        lab.switch.ip(&format!("route add {outer} via {link}"))?;
+        for mode in MODES {
+            let daemon = mode.map(|mode| start(&lab, &interfaces(&[INTERFACES, "tun"]), mode)).transpose()?;
+            icmp::ping(&lab.host, INSIDE, PEER_INSIDE, PATIENCE).context("to the peer")?;
+            icmp::ping(&lab.switch, PEER_INSIDE, INSIDE, PATIENCE).context("from the peer")?;
+            if let Some(daemon) = daemon {
+                let summary = daemon.stop()?.summary;
+                for reason in ["redirected", "no_route", "wrong_source", "wrong_destination"] {
+                    assert_eq!(summary.total(reason), 0, "{kind} in mode {mode:?}: {summary:?}");
+                }
+            }
+        }
+        lab.finish()?;
+    }
+    Ok(())
 }
 
 /// A tunnel from the second link's address, whose packets the main table sends by the first.

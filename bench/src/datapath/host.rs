@@ -101,6 +101,7 @@ fn link(index: u32) -> Link {
         master: None,
         link: None,
         link_elsewhere: false,
+        outer: None,
         route_localnet: false,
         forwards: false,
         router: false,

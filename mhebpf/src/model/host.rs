@@ -57,6 +57,9 @@ pub struct Link {
     pub link: Option<u32>,
     /// `IFLA_LINK` points into another namespace: a container's end of a veth pair, say.
     pub link_elsewhere: bool,
+    /// What a tunnel's packets have as their outer source, where that is its hardware address, as it is of one without Ethernet
+    /// frames (`ipip_tunnel_init` and `ip6_tnl_link_config`, Linux 6.12).
+    pub outer: Option<IpAddr>,
     /// `net.ipv4.conf.*.route_localnet` is on.
     pub route_localnet: bool,
     /// `net.ipv4.conf.*.forwarding` is on: what arrives here for others is sent on.
@@ -295,6 +298,12 @@ impl Host {
     pub fn is_pair(&self, link: &Link) -> bool {
         let peer = link.link.and_then(|peer| self.links.get(&peer));
         peer.is_some_and(|peer| peer.link == Some(link.index))
+    }
+
+    /// Whether a device is part of a bridge, bond or team, rather than an interface by itself, perhaps in a VRF.
+    pub fn is_port(&self, link: &Link) -> bool {
+        let master = link.master.and_then(|master| self.links.get(&master));
+        master.is_some_and(|master| !matches!(master.kind, LinkKind::Vrf { .. }))
     }
 
     /// The tables that rules from an address of an interface lead to, in the order in which they are asked. Those of mhebpf are

@@ -68,9 +68,13 @@ impl Bindings {
     }
 
     /// Whether an address, or a prefix, of an interface is that interface's, and that of those that its packets cross. A VRF is
-    /// no interface, but its ports are; and a link-local address means nothing elsewhere.
+    /// no interface, but its ports are; and a link-local address means nothing elsewhere. A tunnel's packets can't leave through
+    /// the tunnel: the address that they have outside is not the tunnel's, also where it is configured on it.
     pub fn binds(&self, host: &Host, ifindex: u32, prefix: IpNet) -> bool {
         let Some(link) = host.links.get(&ifindex) else { return false };
+        if link.outer.map(IpNet::from) == Some(prefix) {
+            return false;
+        }
         let is_of_link = is_link_local(prefix.addr()) && !link.kind.is_without_wire();
         is_of_link || self.bound.contains(&ifindex) || matches!(link.kind, LinkKind::Vrf { .. })
     }

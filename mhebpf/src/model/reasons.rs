@@ -29,7 +29,7 @@ pub enum Rule {
     Configured,
     /// It is configured on, or locally routed to, a device whose packets cross the interface, or that is of its link.
     Below,
-    /// It is configured on, or locally routed to, a device that is no uplink.
+    /// It is configured on, or locally routed to, a device that is no uplink, or on a tunnel whose packets have it outside.
     HostWide,
     /// A local route leads to the interface.
     LocalRoute,

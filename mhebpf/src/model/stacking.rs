@@ -69,7 +69,8 @@ impl<'a> Stacking<'a> {
         let mut next = VecDeque::from([ifindex]);
         while let Some(current) = next.pop_front() {
             let lower = self.host.links.get(&current).and_then(|link| self.crossed(link));
-            for below in self.ports(current).iter().copied().chain(lower) {
+            let untagged = self.without_tag(current).iter().copied();
+            for below in self.ports(current).iter().copied().chain(lower).chain(untagged) {
                 if seen.insert(below) {
                     found.push(below);
                     next.push_back(below);
@@ -79,12 +80,24 @@ impl<'a> Stacking<'a> {
         found
     }
 
+    /// The ports of the bridge that a VLAN lies on: the bridge takes the tag off where a port is an untagged member of the VLAN.
+    fn without_tag(&self, ifindex: u32) -> &[u32] {
+        let Some(Link { kind: LinkKind::Vlan { .. }, link: Some(lower), .. }) = self.host.links.get(&ifindex)
+        else {
+            return &[];
+        };
+        let is_bridge = self.host.links.get(lower).is_some_and(|lower| lower.kind == LinkKind::Bridge);
+        if is_bridge { self.ports(*lower) } else { &[] }
+    }
+
     /// The device that the packets of a link cross as they are. In a VLAN they are tagged, those of a macvlan have a hardware
-    /// address of their own, and in a tunnel they are inside others. What nobody knows is taken for one that they cross.
+    /// address of their own, unless it is a port and they have those of what is bridged, and in a tunnel they are inside others.
+    /// What nobody knows is taken for one that they cross.
     fn crossed(&self, link: &Link) -> Option<u32> {
         let is_crossed = match link.kind {
             LinkKind::Vlan { id } => id == 0,
             LinkKind::Ipvlan => true,
+            LinkKind::Macvlan => self.host.is_port(link),
             LinkKind::Other => !self.host.is_pair(link),
             _ => false,
         };
@@ -126,6 +139,29 @@ mod tests {
         let crossing: Vec<u32> = (3..8).filter(|ifindex| stacking.below(*ifindex) == [2]).collect();
         assert_eq!(crossing, [4, 7]);
         assert_eq!(stacking.carriers(), [Carrier { carrier: 2, mac: [2, 0, 0, 0, 0, 5], of: 5 }]);
+    }
+
+    #[test]
+    fn a_bridge_may_take_the_tag_of_a_vlan_off_and_a_bond_may_not() {
+        let vlan = Link { link: Some(9), ..link(5, LinkKind::Vlan { id: 5 }) };
+        for (kind, below) in [(LinkKind::Bridge, &[2][..]), (LinkKind::Bond, &[])] {
+            let host = host([port(2, 9), link(9, kind), vlan.clone()], []);
+            assert_eq!(Stacking::of(&host).below(5), below);
+        }
+    }
+
+    #[test]
+    fn what_is_bridged_through_a_macvlan_crosses_its_lower_device_as_it_is() {
+        let port = Link { master: Some(9), link: Some(2), ..link(5, LinkKind::Macvlan) };
+        let on_top = Link { link: Some(9), ..link(6, LinkKind::Macvlan) };
+        let links = |master| [link(2, LinkKind::Wire), port.clone(), link(9, master), on_top.clone()];
+        let with_bridge = host(links(LinkKind::Bridge), []);
+        let stacking = Stacking::of(&with_bridge);
+        assert_eq!((stacking.below(9), stacking.below(5)), (&[5, 2][..], &[2][..]));
+        let crossed = stacking.carriers().into_iter().filter(|each| each.of == 6);
+        assert_eq!(crossed.map(|each| each.carrier).collect::<Vec<_>>(), [9, 5, 2]);
+        let with_vrf = host(links(LinkKind::Vrf { table: 10 }), []);
+        assert_eq!(Stacking::of(&with_vrf).below(9), [5]);
     }
 
     #[test]

@@ -75,12 +75,16 @@ impl Tables {
             if let Some(iface) = tables.ifaces.get_mut(&carrier) {
                 iface.flags |= Iface::CARRIES;
                 let key = |mac, of| FurtherOwnerKey::carrier(mac, carrier, of);
+                let is_shared = iface.mac == mac;
                 let mac = Mac::new(mac);
                 tables.further_owners.extend([key(mac, of), key(Mac::BROADCAST, of)]);
-                if is_enforced {
+                // In the mode passthru both have the same one, and what the interface sends itself has it too.
+                if is_enforced && !is_shared {
                     tables.further_owners.insert(key(mac, FurtherOwnerKey::ANY_OUTWARD));
                 }
-                if is_enforced || !bindings.bound.contains(&of) {
+                // What is for one that is a port, a bridge takes.
+                let is_port = host.links.get(&of).is_some_and(|link| host.is_port(link));
+                if is_enforced || !(is_port || bindings.bound.contains(&of)) {
                     tables.further_owners.insert(key(mac, FurtherOwnerKey::ANY_INWARD));
                 }
             }

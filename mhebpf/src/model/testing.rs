@@ -18,6 +18,7 @@ pub(crate) fn link(index: u32, kind: LinkKind) -> Link {
         master: None,
         link: None,
         link_elsewhere: false,
+        outer: None,
         route_localnet: false,
         forwards: false,
         router: false,

@@ -170,7 +170,7 @@ impl<'a> Ways<'a> {
         if let Some(reason) = not_enforceable(link) {
             return Some(reason);
         }
-        if !self.is_no_port(link) {
+        if self.host.is_port(link) {
             return Some(PORT);
         }
         if link.kind == LinkKind::Macvlan && is_virtual_router(link) {
@@ -201,12 +201,6 @@ impl<'a> Ways<'a> {
         (!is_uplink).then_some(otherwise)
     }
 
-    /// Whether a device is an interface by itself, perhaps in a VRF.
-    fn is_no_port(&self, link: &Link) -> bool {
-        let master = link.master.and_then(|master| self.host.links.get(&master));
-        master.is_none_or(|master| matches!(master.kind, LinkKind::Vrf { .. }))
-    }
-
     /// Whether what leaves by a device can leave this network namespace with it, rather than only go to containers and virtual
     /// machines.
     fn faces_outward(&self, link: &Link, depth: usize) -> bool {
@@ -225,7 +219,7 @@ impl<'a> Ways<'a> {
             }
             // A container's way out can be the end of a pair; a VLAN on it, say, is one as well.
             LinkKind::Other => {
-                self.is_no_port(link)
+                !self.host.is_port(link)
                     && !self.host.is_pair(link)
                     && (!self.has_wire || self.with_default.contains(&link.index))
             }

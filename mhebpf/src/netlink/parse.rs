@@ -42,6 +42,7 @@ pub(super) fn link(message: &LinkMessage, everywhere: Everywhere) -> Link {
         master: None,
         link: None,
         link_elsewhere: false,
+        outer: None,
         route_localnet: everywhere.route_localnet > 0,
         forwards: false,
         router: false,
@@ -52,7 +53,10 @@ pub(super) fn link(message: &LinkMessage, everywhere: Everywhere) -> Link {
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
-            LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok(),
+            LinkAttribute::Address(bytes) => {
+                link.mac = bytes.as_slice().try_into().ok();
+                link.outer = outer(header.link_layer_type, bytes);
+            }
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Controller(master) => link.master = Some(*master),
             LinkAttribute::Link(lower) => link.link = Some(*lower),
@@ -113,6 +117,18 @@ fn framing(layer: LinkLayerType, flags: LinkFlags) -> Framing {
         }
         _ => Framing::Unknown,
     }
+}
+
+/// The hardware address of a tunnel is the one that its packets have outside; unspecified where that is chosen for each.
+fn outer(layer: LinkLayerType, bytes: &[u8]) -> Option<IpAddr> {
+    let address = match layer {
+        LinkLayerType::Tunnel | LinkLayerType::Sit | LinkLayerType::Ipgre => {
+            IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)
+        }
+        LinkLayerType::Tunnel6 | LinkLayerType::Ip6gre => IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?),
+        _ => return None,
+    };
+    (!address.is_unspecified()).then_some(address)
 }
 
 fn kind(infos: &[LinkInfo]) -> LinkKind {

@@ -130,6 +130,7 @@ fn interface(index: u32, kind: Kind, addresses: Vec<Address>, policy: Option<Pol
         index,
         master: [RED0, RED1].contains(&index).then_some(RED),
         link: Link::None,
+        outer: None,
         is_ethernet: kind != Kind::Tunnel,
         mac: if kind.has_wire() && kind != Kind::Tunnel { mac(index) } else { [0; 6] },
         mtu: match index {

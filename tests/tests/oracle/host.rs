@@ -26,6 +26,8 @@ pub(crate) struct Interface {
     pub(crate) master: Option<u32>,
     /// What stands behind the @ of its name.
     pub(crate) link: Link,
+    /// The local address of a tunnel, where `ip link` shows it behind `link/`.
+    pub(crate) outer: Option<IpAddr>,
     /// Whether its frames start with an Ethernet header. Those of a tun, WireGuard or ppp device do not.
     pub(crate) is_ethernet: bool,
     pub(crate) mac: [u8; 6],

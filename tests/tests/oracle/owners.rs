@@ -38,6 +38,11 @@ impl Host {
         self.interface(self.interface(index)?.master?)
     }
 
+    /// Whether it is a part of something else, which a port of a VRF is not.
+    pub(super) fn is_port(&self, interface: &Interface) -> bool {
+        self.master(interface.index).is_some_and(|master| !master.kind.is_vrf())
+    }
+
     /// The routing table of a VRF.
     pub(super) fn table_of_vrf(&self, index: u32) -> Option<u32> {
         match self.interface(index)?.kind {
@@ -49,8 +54,12 @@ impl Host {
     /// Whether the addresses of an interface, or prefixes that are local by it, are its own and not everyone's.
     ///
     /// Uplinks keep theirs, and so does what is enforced, unless the operator says that it leads to a network that this host is
-    /// the router of. A VRF is no interface, but its ports are. Link-local addresses mean nothing elsewhere.
+    /// the router of. A VRF is no interface, but its ports are. Link-local addresses mean nothing elsewhere. The source of the
+    /// packets that carry a tunnel's is not the tunnel's: they leave by something else.
     fn binds(&self, interface: &Interface, prefix: Prefix) -> bool {
+        if interface.outer.is_some_and(|outer| prefix.is_same_as(&Prefix::exact(outer))) {
+            return false;
+        }
         let is_of_link = prefix.is_link_local() && interface.kind.has_wire();
         is_of_link || interface.kind.is_vrf() || self.is_bound(interface)
     }
@@ -188,8 +197,8 @@ impl Host {
         let crosses_its_link = match interface.kind {
             // Its packets have a tag there, unless it is one that says nothing but a priority.
             Kind::Vlan(number) => number == 0,
-            // They have a hardware address of their own there.
-            Kind::Macvlan => false,
+            // They have a hardware address of their own there, but for what others send through it.
+            Kind::Macvlan => self.is_port(interface),
             // They are inside others there.
             Kind::Tunnel => false,
             // What leaves one end of a pair arrives at the other.
@@ -197,7 +206,12 @@ impl Host {
             Kind::Ipvlan => true,
             Kind::Loopback | Kind::Dummy | Kind::Wire | Kind::Bridge | Kind::Bond | Kind::Vrf(_) => false,
         };
-        below.extend(self.linked(interface).filter(|_| crosses_its_link).map(|link| link.index));
+        let link = self.linked(interface);
+        below.extend(link.filter(|_| crosses_its_link).map(|link| link.index));
+        // What is an untagged member of the VLAN, only the bridge knows.
+        if let (Kind::Vlan(_), Some(bridge @ Interface { kind: Kind::Bridge, .. })) = (interface.kind, link) {
+            below.extend(self.ports(bridge.index).map(|port| port.index));
+        }
         below
     }
 

@@ -167,7 +167,10 @@ impl Place<'_> {
     fn is_of_one_above(self, source: Option<[u8; 6]>, owners: &[u32]) -> bool {
         let Some(source) = source.filter(|_| self.interface.is_ethernet) else { return false };
         let known = &owners[..owners.len().min(KNOWN_OWNERS)];
-        let is_its = |above: &Interface| above.policy.is_some() || known.contains(&above.index);
+        // A macvlan that passes everything through shares its address with the interface, which may have sent it.
+        let is_ambiguous = source == self.interface.mac;
+        let is_its =
+            |above: &Interface| above.policy.is_some() && !is_ambiguous || known.contains(&above.index);
         self.host.carried(self.interface, source).any(is_its)
     }
 
@@ -180,10 +183,10 @@ impl Place<'_> {
         };
         let known = &owners[..owners.len().min(KNOWN_OWNERS)];
         if destination[0].is_multiple_of(2) {
-            // What is no uplink takes whatever is for it, and what is enforced judges it itself.
-            let is_its = |above: &Interface| {
-                above.policy.is_some() || !self.host.is_bound(above) || known.contains(&above.index)
-            };
+            // What is no uplink takes whatever is for it, unless it hands that to a bridge; and what is enforced judges it itself.
+            let is_apart = |above: &Interface| !self.host.is_bound(above) && !self.host.is_port(above);
+            let is_its =
+                |above: &Interface| above.policy.is_some() || is_apart(above) || known.contains(&above.index);
             return self.host.carried(self.interface, destination).any(is_its);
         }
         let first = owners.iter().take(KNOWN_OWNERS).filter_map(|owner| self.host.interface(*owner));

@@ -85,6 +85,7 @@ fn loopback(pool: &Pool, pick: Option<Index>) -> Interface {
         kind: Kind::Loopback,
         master: None,
         link: Link::None,
+        outer: None,
         is_ethernet: true,
         mac: [0; 6],
         mtu: 65_536,

@@ -22,6 +22,8 @@ pub(super) struct InterfaceRecipe {
     others: Vec<Index>,
     mac: [u8; 3],
     mtu: Index,
+    /// Which of a tunnel's addresses its packets have outside.
+    outer: Option<Index>,
     up: bool,
     route_localnet: bool,
     forwarding: Forwarding,
@@ -104,10 +106,11 @@ pub(super) fn interfaces() -> impl Strategy<Value = InterfaceRecipe> {
         .prop_map(|(ipv4, ipv6)| Forwarding { ipv4, ipv6 });
     let state =
         (prop::bool::weighted(0.85), prop::bool::weighted(0.15), forwarding, prop::bool::weighted(0.9));
-    let link = (shapes(), vec(any::<Index>(), 1..6), any::<[u8; 3]>(), any::<Index>());
+    let outer = option::of(any::<Index>());
+    let link = (shapes(), vec(any::<Index>(), 1..6), any::<[u8; 3]>(), any::<Index>(), outer);
     (link, state, addresses, option::weighted(0.75, policies())).prop_map(
         |(
-            (shape, others, mac, mtu),
+            (shape, others, mac, mtu, outer),
             (up, route_localnet, forwarding, connected),
             (addresses, crowd, link_local, loopback),
             policy,
@@ -117,6 +120,7 @@ pub(super) fn interfaces() -> impl Strategy<Value = InterfaceRecipe> {
                 others,
                 mac,
                 mtu,
+                outer,
                 up,
                 route_localnet,
                 forwarding,
@@ -170,20 +174,28 @@ impl InterfaceRecipe {
                 .iter()
                 .find(|other| other.master == Some(index))
                 .map_or([2, 0, 0, a, b, c], |port| port.mac),
+            // One in the mode passthru has its link's.
+            (Shape::On(..), Kind::Macvlan) if a % 4 == 0 => {
+                let lower = before.iter().find(|other| link == Link::To(other.index));
+                lower.map_or([2, 0, 0, a, b, c], |lower| lower.mac)
+            }
             _ if is_ethernet => [2, 0, 0, a, b, c],
             _ => [0; 6],
         };
+        let addresses = self.addresses_of(pool);
+        let is_tunnel = kind == Kind::Tunnel && !is_ethernet && !addresses.is_empty();
         Interface {
             index,
             master: None,
             link,
+            outer: self.outer.filter(|_| is_tunnel).map(|pick| pick.get(&addresses).local),
             is_ethernet,
             mac,
             mtu: *self.mtu.get(mtus),
             up: self.up,
             route_localnet: self.route_localnet,
             forwarding: self.forwarding,
-            addresses: self.addresses_of(pool),
+            addresses,
             policy: self.policy.as_ref().filter(|_| kind.has_wire()).map(|policy| policy.build(pool)),
             kind,
         }

@@ -106,6 +106,7 @@ fn link(interface: &Interface) -> model::Link {
             Link::None | Link::Elsewhere => None,
         },
         link_elsewhere: interface.link == Link::Elsewhere,
+        outer: interface.outer,
         route_localnet: interface.route_localnet,
         forwards: interface.forwarding.ipv4,
         router: interface.forwarding.ipv6,

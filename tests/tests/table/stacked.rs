@@ -35,6 +35,7 @@ fn with(kind: Kind, link: Link, policy: Option<Policy>) -> Host {
         kind,
         master: None,
         link,
+        outer: None,
         is_ethernet: true,
         mac: MAC_OF_ADDED,
         mtu: 1500,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Bindings, of_addresses};
 use crate::model::{
-    Address, Host, Link, LinkKind, LocalRoute,
+    Address, Framing, Host, Link, LinkKind, LocalRoute,
     host::MAIN_DOMAIN,
     stacking::Stacking,
     testing::{address, all_bound, host, ip, link, net, port, stacked},
@@ -67,6 +67,11 @@ fn wire(index: u32) -> Link {
 
 fn vrf(index: u32) -> Link {
     link(index, LinkKind::Vrf { table: 1000 + index })
+}
+
+/// A tunnel whose packets have this source.
+fn tunnel(index: u32, outer: &str) -> Link {
+    Link { outer: Some(ip(outer)), framing: Framing::Bare, mac: None, ..link(index, LinkKind::Tunnel) }
 }
 
 fn cases() -> Vec<Case> {
@@ -319,6 +324,26 @@ fn cases() -> Vec<Case> {
                 (RED, "10.0.0.4", HostWide),
                 (0, "10.0.0.4", Foreign),
                 (RED, "10.0.0.9", Owned(&[4, RED])),
+            ],
+            ..NONE
+        },
+        Case {
+            name: "what the packets of a tunnel have outside is everyone's, though the tunnel has it, unless another interface does",
+            links: vec![wire(2), tunnel(3, "10.0.3.1"), tunnel(4, "10.0.2.2"), tunnel(5, "fe80::5")],
+            addresses: &[
+                (2, "10.0.2.2/24"),
+                (3, "10.0.3.1/32"),
+                (3, "10.8.0.3/24"),
+                (4, "10.0.2.2/32"),
+                (5, "10.0.3.2/32"),
+                (5, "fe80::5/64"),
+            ],
+            owners: &[
+                (0, "10.0.3.1", HostWide),
+                (0, "10.8.0.3", Owned(&[3])),
+                (0, "10.0.2.2", Owned(&[2, 4])),
+                (0, "10.0.3.2", Owned(&[5])),
+                (0, "fe80::5", HostWide),
             ],
             ..NONE
         },

@@ -180,6 +180,22 @@ fn devices_without_ethernet_are_told_from_those_that_cannot_be_read() {
 }
 
 #[test]
+fn the_hardware_address_of_a_tunnel_is_what_its_packets_have_outside() {
+    let outer_of = |layer, bytes: &[u8]| {
+        let mut message = LinkMessage::default();
+        message.header.link_layer_type = layer;
+        message.attributes.push(LinkAttribute::Address(bytes.to_vec()));
+        link(&message, Everywhere::default()).outer
+    };
+    assert_eq!(outer_of(LinkLayerType::Tunnel, &[192, 0, 2, 65]), Some(ip("192.0.2.65")));
+    let mut ipv6 = [0; 16];
+    assert_eq!(outer_of(LinkLayerType::Ip6gre, &ipv6), None, "it is chosen for each packet");
+    (ipv6[0], ipv6[15]) = (0xfd, 1);
+    assert_eq!(outer_of(LinkLayerType::Tunnel6, &ipv6), Some(ip("fd00::1")));
+    assert_eq!(outer_of(LinkLayerType::Ether, &[2, 0, 0, 0, 0, 1]), None);
+}
+
+#[test]
 fn sysctls_of_a_link_count_together_with_those_of_all() {
     let link_with = |route_localnet, rp_filter, forwarding, everywhere| {
         let mut ipv4 = InetDevConf::default();
