@@ -1,8 +1,11 @@
 //! The configuration file.
 
 use std::{
-    fmt, fs, io,
+    fmt,
+    fs::{self, OpenOptions},
+    io::{self, Read as _},
     net::{IpAddr, SocketAddr},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -152,8 +155,8 @@ impl Config {
     ///
     /// When it can't be read or understood; the message names the line and the key.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path)
-            .with_context(|| format!("reading the configuration file {}", path.display()))?;
+        let text =
+            text(path).with_context(|| format!("reading the configuration file {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("the configuration file {}", path.display()))
     }
 
@@ -172,6 +175,26 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+/// How large a configuration file may be, in bytes.
+const SIZE: u64 = 1 << 20;
+
+/// Reads a file without waiting: a pipe may never say anything, and a device never end.
+fn text(path: &Path) -> io::Result<String> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no regular file: copy what it says into one"));
+    }
+    let mut text = String::new();
+    file.take(SIZE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > SIZE {
+        return Err(io::Error::other(
+            "it is larger than 1 MiB, which no configuration is: is it the right file?",
+        ));
+    }
+    Ok(text)
 }
 
 /// Which file is read.

@@ -16,6 +16,8 @@ use crate::{
         client::{self, NoDaemon},
         protocol::Status,
     },
+    datapath,
+    netlink::Dumper,
     stream,
 };
 
@@ -77,12 +79,26 @@ pub async fn run(options: &StatusOptions) -> Result<()> {
     }
 }
 
+/// Without a daemon: filters of clsact outlive one that is killed.
+fn with_leftovers(error: anyhow::Error) -> anyhow::Error {
+    let Ok(snapshot) = Dumper::connect().and_then(|mut dumper| dumper.snapshot()) else { return error };
+    let left = datapath::with_leftovers(&snapshot.host);
+    if left.is_empty() {
+        return error;
+    }
+    error.context(format!(
+        "filters that a killed mhebpf has left on {} judge by tables that nobody keeps in step: start it again, or take them \
+         off with `mhebpf unload`",
+        left.join(", ")
+    ))
+}
+
 async fn look(options: &StatusOptions) -> Result<Seen> {
     match client::status().await {
         Ok(status) => Ok(Seen::Daemon(status)),
         Err(error) if error.is::<NoDaemon>() => match pinned::read(options.pin.as_deref()) {
             Ok(Some(pinned)) => Ok(Seen::Pinned(Box::new(pinned))),
-            Ok(None) => Err(error),
+            Ok(None) => Err(with_leftovers(error)),
             Err(unread) => Err(unread.context(
                 "no mhebpf is running in this network namespace, and what it may have pinned can't be read",
             )),

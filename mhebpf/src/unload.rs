@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     cli::UnloadOptions,
     console,
-    datapath::expedited,
+    datapath::{expedited, remove_leftovers},
     instance::{Instance, Taken},
     netlink::{Dumper, Snapshot},
     pins::{self, Pins},
@@ -33,7 +33,7 @@ pub async fn run(options: &UnloadOptions) -> Result<()> {
             None => return Err(error),
         },
     };
-    let steered = remove_steering()?;
+    let steered = remove_steering()? + &remove_filters()?;
     let directory = pins::directory(options.pin.as_deref());
     let text = match Pins::find(&directory)? {
         None => {
@@ -49,6 +49,16 @@ pub async fn run(options: &UnloadOptions) -> Result<()> {
         }
     };
     console::print(&(steered + &text)).context("printing what was done")
+}
+
+/// Removes filters of clsact that a killed daemon has left, and says so.
+fn remove_filters() -> Result<String> {
+    let host = Dumper::connect()?.snapshot()?.host;
+    let mut filters = 0;
+    for link in host.links.values() {
+        filters += remove_leftovers(link.index, &link.name)?;
+    }
+    Ok(if filters == 0 { String::new() } else { format!("removed {filters} filters of clsact qdiscs\n") })
 }
 
 /// Removes policy routing that a killed daemon has left, and says so.

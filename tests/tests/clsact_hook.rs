@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use mhebpf_tests::{
-    Lab, Mac, PATIENCE, PEER,
+    Daemon, Lab, Mac, PATIENCE, PEER,
+    features::{self, Feature},
     traffic::{ARTICLE_PORT, icmp, tcp, udp},
 };
 
@@ -111,4 +112,40 @@ fn what_a_killed_daemon_left_is_taken_over() -> Result<()> {
     daemon.stop()?;
     assert_eq!(lab.host.tc("filter show dev eth0_int egress").unwrap_or_default(), "");
     lab.finish()
+}
+
+/// They would judge beside the new programs, by tables that nobody keeps in step.
+#[test]
+fn what_a_killed_daemon_left_is_found_and_removed_whatever_hook_is_next() -> Result<()> {
+    let left =
+        |lab: &Lab| lab.host.tc("filter show dev eth0_int egress").map(|shown| shown.contains("mhebpf"));
+    let killed = || -> Result<Lab> {
+        let lab = Lab::builder().links(2).build()?;
+        let mut daemon = lab.mhebpf_quietly(&HOOK)?;
+        daemon.signal(libc::SIGKILL)?;
+        daemon.wait_end(PATIENCE)?;
+        assert!(left(&lab)?);
+        Ok(lab)
+    };
+    let lab = killed()?;
+    let output = Daemon::command(&lab.host)?.arg("status").output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("left on eth0_int, eth1_int") && said.contains("`mhebpf unload`"), "{said}");
+    let output = Daemon::command(&lab.host)?.arg("unload").output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("removed 4 filters"), "{said}");
+    assert!(!left(&lab)?);
+    lab.finish()?;
+
+    if features::require(Feature::Tcx)? {
+        let lab = killed()?;
+        let daemon = lab.mhebpf(&["--hook", "tcx"])?;
+        assert!(!left(&lab)?);
+        // A new address is not lost to the old tables.
+        lab.wait_in_step(0, 1)?;
+        let said = daemon.stop()?.stderr;
+        assert!(said.contains("removed 2 filters that an earlier run has left on eth0_int"), "{said}");
+        lab.finish()?;
+    }
+    Ok(())
 }

@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeSet,
-    env, fs,
+    env,
+    ffi::CString,
+    fs,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process,
@@ -165,6 +167,17 @@ fn a_broken_file_leaves_the_running_policy_in_force() -> Result<()> {
     fs::remove_file(&file.0)?;
     daemon.reload()?;
     daemon.wait_for_line("reading the configuration file", PATIENCE)?;
+    assert_eq!(ways_out(&lab, 0, of_1)?, BTreeSet::new());
+    // A pipe that nobody writes to, and what is much too large.
+    let path = CString::new(file.path())?;
+    // SAFETY: a string that ends with NUL.
+    ensure!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) } == 0, std::io::Error::last_os_error());
+    daemon.reload()?;
+    daemon.wait_for_line("it is no regular file", PATIENCE)?;
+    fs::remove_file(&file.0)?;
+    file.write(&"# nothing\n".repeat(200_000))?;
+    daemon.reload()?;
+    daemon.wait_for_line("it is larger than 1 MiB", PATIENCE)?;
     assert_eq!(ways_out(&lab, 0, of_1)?, BTreeSet::new());
     daemon.stop()?;
     lab.finish()

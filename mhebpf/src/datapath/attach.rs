@@ -224,7 +224,15 @@ impl Attachments {
         }
         let (hook, added_qdisc) = match self.hook {
             Hook::Clsact => (Hook::Clsact, clsact::add(name)?),
-            Hook::Tcx | Hook::Auto => (Hook::Tcx, false),
+            Hook::Tcx | Hook::Auto => {
+                // They would judge beside these programs, by tables that nobody keeps in step.
+                match clsact::remove_leftovers(ifindex, name) {
+                    Ok(0) => {}
+                    Ok(filters) => warn!("removed {filters} filters that an earlier run has left on {name}"),
+                    Err(error) => warn!("{error:#}"),
+                }
+                (Hook::Tcx, false)
+            }
         };
         let attachment = match self.attach_by(programs, (ifindex, name), hook, added_qdisc) {
             Err(error) if self.pins.is_some() && lacks_tcx(&error) => {

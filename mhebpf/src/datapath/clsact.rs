@@ -4,7 +4,10 @@
 use std::{ffi::CString, io};
 
 use anyhow::{Context as _, Result};
-use aya::programs::tc::{self, TcError};
+use aya::programs::{
+    TcAttachType,
+    tc::{self, TcError},
+};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, Parseable as _};
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -12,7 +15,12 @@ use netlink_packet_route::{
 };
 use tracing::{debug, warn};
 
-use crate::{netlink::Requests, pins::Side};
+use super::load::{EGRESS, INGRESS};
+use crate::{
+    model::{Host, Link},
+    netlink::Requests,
+    pins::Side,
+};
 
 /// The priority of our filters.
 pub(super) const PRIORITY: u16 = 7;
@@ -73,6 +81,38 @@ pub(super) fn has_filter(ifindex: u32, side: Side) -> io::Result<bool> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// The sides on which an interface has filters that a daemon has left which was killed.
+fn leftovers(ifindex: u32) -> impl Iterator<Item = Side> {
+    // What can't be asked is taken to be none.
+    [Side::Ingress, Side::Egress].into_iter().filter(move |side| has_filter(ifindex, *side).unwrap_or(false))
+}
+
+/// The interfaces with filters that a daemon has left which was killed, where none runs.
+pub fn with_leftovers(host: &Host) -> Vec<&str> {
+    let has_some = |link: &&Link| leftovers(link.index).next().is_some();
+    host.links.values().filter(has_some).map(|link| link.name.as_str()).collect()
+}
+
+/// Removes the filters that a daemon has left on an interface which was killed, and says how many.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn remove_leftovers(ifindex: u32, interface: &str) -> Result<usize> {
+    let mut removed = 0;
+    for side in leftovers(ifindex) {
+        let (direction, name) = match side {
+            Side::Ingress => (TcAttachType::Ingress, INGRESS),
+            Side::Egress => (TcAttachType::Egress, EGRESS),
+        };
+        tc::qdisc_detach_program(interface, direction, name).with_context(|| {
+            format!("removing the filter {name} that an earlier run has left on {interface}")
+        })?;
+        removed += 1;
+    }
+    Ok(removed)
 }
 
 /// Removes the qdisc unless filters of others are in it.

@@ -52,6 +52,26 @@ impl EpochMap {
 /// epoch before the tables, as x86 does; and that no program for packets that leave interrupts another one on its CPU,
 /// which only PREEMPT_RT does.
 fn is_possible() -> bool {
-    let is_realtime = fs::read("/sys/kernel/realtime").is_ok_and(|said| said.starts_with(b"1"));
-    cfg!(target_arch = "x86_64") && !is_realtime
+    // The file is of the kernels that were patched for it; what the mainline was built with its version says (`uname -v`).
+    let is_patched = fs::read("/sys/kernel/realtime").is_ok_and(|said| said.starts_with(b"1"));
+    let version = fs::read_to_string("/proc/sys/kernel/version").unwrap_or_default();
+    cfg!(target_arch = "x86_64") && !is_patched && !is_realtime(&version)
+}
+
+/// Whether a kernel's version (`#1 SMP PREEMPT_RT Debian 6.12.9-1`) is one of PREEMPT_RT.
+fn is_realtime(version: &str) -> bool {
+    version.split_whitespace().any(|word| word == "PREEMPT_RT")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_of_preempt_rt_are_known_by_their_version() {
+        assert!(is_realtime("#1 SMP PREEMPT_RT Debian 6.12.9-1 (2025-01-10)"));
+        for other in ["#1 SMP PREEMPT_DYNAMIC Debian 6.12.9-1 (2025-01-10)", "#35-Ubuntu SMP PREEMPT", ""] {
+            assert!(!is_realtime(other), "{other}");
+        }
+    }
 }
