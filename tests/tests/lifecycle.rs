@@ -215,6 +215,10 @@ fn three_capabilities_are_enough() -> Result<()> {
     let daemon = Daemon::spawn_command(with_capabilities(&lab, ENOUGH)?)?;
     daemon.wait_ready()?;
     assert!(!is_weak(&lab)?);
+    // The place among programs of others is known too.
+    let output = Daemon::command(&lab.host)?.args(["status", "-o", "json"]).output()?;
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(status["interfaces"][0]["egress_chain"]["place"], 1, "{status:#}");
     daemon.stop()?;
     lab.finish()
 }

@@ -220,7 +220,7 @@ impl Daemon<'_> {
             let steering = self.steering_of(*ifindex);
             let programs = &mut self.datapath.programs;
             let mut chain = |direction| {
-                let place = programs.place(&link.name, direction)?;
+                let place = programs.place(*ifindex, direction)?;
                 Some(Chain { place: place.place, programs: place.programs })
             };
             let domain = host.domain_of(*ifindex);

@@ -3,7 +3,8 @@
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
 use mhebpf_ebpf::Direction;
 
-use super::{Programs, load::EGRESS};
+use super::{Programs, load::EGRESS, tcx};
+use crate::pins::Side;
 
 /// A place in the chain of TCX programs on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub struct Place {
 
 impl Programs {
     /// How many other programs with the name of the egress program are on an interface: those of another daemon, or of one that is
-    /// gone. None is known of where [`Programs::place`] knows of none.
+    /// gone. None is known of without `CAP_SYS_ADMIN`, which their names take.
     pub fn strangers(&mut self, interface: &str) -> usize {
         let mut count = || {
             let own = self.egress().ok()?.info().ok()?.id();
@@ -28,16 +29,15 @@ impl Programs {
         count().unwrap_or(0)
     }
 
-    /// Where the program for a direction stands on an interface; `None` where the kernel does not say: without TCX, and
-    /// without `CAP_SYS_ADMIN`.
-    pub fn place(&mut self, interface: &str, direction: Direction) -> Option<Place> {
-        let (program, attach_type) = match direction {
-            Direction::Egress => (self.egress(), TcAttachType::Egress),
-            Direction::Ingress => (self.ingress(), TcAttachType::Ingress),
+    /// Where the program for a direction stands on an interface; `None` where the kernel does not say: without TCX.
+    pub fn place(&mut self, ifindex: u32, direction: Direction) -> Option<Place> {
+        let (program, side) = match direction {
+            Direction::Egress => (self.egress(), Side::Egress),
+            Direction::Ingress => (self.ingress(), Side::Ingress),
         };
         let own = program.ok()?.info().ok()?.id();
-        let (_, chain) = SchedClassifier::query_tcx(interface, attach_type).ok()?;
-        let before = chain.iter().position(|program| program.id() == own)?;
+        let chain = tcx::chain(ifindex, side).ok()?;
+        let before = chain.iter().position(|member| member.program == own)?;
         Some(Place { place: before + 1, programs: chain.len() })
     }
 }

@@ -34,8 +34,25 @@ struct Query {
 ///
 /// # Errors
 ///
-/// Without `CAP_NET_ADMIN`, and on kernels without TCX (`bpf_prog_query`, `tcx_prog_query`, Linux 6.6).
+/// As [`chain`].
 pub fn links(ifindex: u32, side: Side) -> io::Result<Vec<u32>> {
+    Ok(chain(ifindex, side)?.into_iter().map(|member| member.link).collect())
+}
+
+/// A program in a chain.
+pub(super) struct Member {
+    pub(super) program: u32,
+    /// 0 for one without a link.
+    link: u32,
+}
+
+/// The programs on an interface of this network namespace by their ids, in the order in which they run. None where there is no
+/// such interface.
+///
+/// # Errors
+///
+/// Without `CAP_NET_ADMIN`, and on kernels without TCX (`bpf_prog_query`, `tcx_prog_query`, Linux 6.6).
+pub(super) fn chain(ifindex: u32, side: Side) -> io::Result<Vec<Member>> {
     let mut programs = [0_u32; CHAIN];
     let mut links = [0_u32; CHAIN];
     let mut query = Query {
@@ -62,5 +79,6 @@ pub fn links(ifindex: u32, side: Side) -> io::Result<Vec<u32>> {
         let error = io::Error::last_os_error();
         return if error.raw_os_error() == Some(libc::ENODEV) { Ok(Vec::new()) } else { Err(error) };
     }
-    Ok(links.into_iter().take(query.count as usize).collect())
+    let members = programs.into_iter().zip(links).map(|(program, link)| Member { program, link });
+    Ok(members.take(query.count as usize).collect())
 }

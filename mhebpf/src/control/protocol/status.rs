@@ -113,8 +113,7 @@ pub struct Interface {
     pub vrf: Option<String>,
     /// How the programs are attached: `tcx` or `clsact`; `null` when they are not.
     pub hook: Option<String>,
-    /// The place of the ingress program among those of others; `null` where that can't be asked (without TCX, or
-    /// without `CAP_SYS_ADMIN`).
+    /// The place of the ingress program among those of others; `null` where that can't be asked (without TCX).
     pub ingress_chain: Option<Chain>,
     /// The same of the egress program.
     pub egress_chain: Option<Chain>,
