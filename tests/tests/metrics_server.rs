@@ -7,10 +7,11 @@ use std::{
     env, fs,
     io::{Read as _, Write as _},
     process, thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use mhebpf_tests::{Daemon, Lab, PATIENCE, wait_until};
+use mhebpf_tests::{Daemon, Lab, PATIENCE, scaled, wait_until};
 use scrape::{ADDRESS, ask, connect, scrape, start, violate};
 
 #[test]
@@ -73,6 +74,23 @@ fn clients_that_are_slow_disturb_neither_scrapes_nor_the_daemon() -> Result<()> 
         stream.read_to_end(&mut said).context("the daemon lets go of a slow client")?;
         assert!(!String::from_utf8_lossy(&said).contains("200 OK"));
     }
+    daemon.stop()?;
+    lab.finish()
+}
+
+/// Some hundred connections that say nothing take every place.
+#[test]
+fn a_scrape_does_not_wait_for_those_who_say_nothing() -> Result<()> {
+    const PROMPT: Duration = scaled(Duration::from_millis(500));
+    let lab = Lab::builder().links(2).build()?;
+    let daemon = start(&lab, &[])?;
+    let idle = lab.host.run(|| (0..600).map(|_| connect()).collect::<Result<Vec<_>>>())?;
+    for _ in 0..3 {
+        let begin = Instant::now();
+        scrape(&lab.host)?;
+        assert!(begin.elapsed() < PROMPT, "{:?}", begin.elapsed());
+    }
+    drop(idle);
     daemon.stop()?;
     lab.finish()
 }

@@ -2,7 +2,16 @@
 //!
 //! Each client has a task of its own, a limited time, and one answer: the daemon's loop waits for none of them.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use http_body_util::Full;
@@ -16,7 +25,8 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Mutex, Semaphore, mpsc, oneshot},
+    sync::{Mutex, mpsc, oneshot},
+    task::{AbortHandle, JoinSet},
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
@@ -27,7 +37,7 @@ use crate::control::Question;
 /// Where the metrics are.
 const PATH: &str = "/metrics";
 
-/// How many clients are served at once. Others wait for their turn.
+/// How many clients are served at once.
 const CLIENTS: usize = 64;
 
 /// How long a client may take to say what it wants.
@@ -89,11 +99,17 @@ struct Source {
     last: Mutex<Option<(Instant, Bytes)>>,
 }
 
+/// A client that is served.
+struct Client {
+    task: AbortHandle,
+    has_asked: Arc<AtomicBool>,
+}
+
 async fn accept(listener: TcpListener, source: Source) {
     let source = Arc::new(source);
-    let clients = Arc::new(Semaphore::new(CLIENTS));
-    // It is never closed.
-    while let Ok(permit) = Arc::clone(&clients).acquire_owned().await {
+    let mut tasks = JoinSet::new();
+    let mut clients: VecDeque<Client> = VecDeque::new();
+    loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -103,20 +119,43 @@ async fn accept(listener: TcpListener, source: Source) {
                 continue;
             }
         };
-        let source = Arc::clone(&source);
-        tokio::spawn(async move {
-            let _permit = permit;
-            match timeout(CLIENT_TIME, serve(stream, source)).await {
+        make_room(&mut clients, &mut tasks).await;
+        let (source, has_asked) = (Arc::clone(&source), Arc::new(AtomicBool::new(false)));
+        let asked = Arc::clone(&has_asked);
+        let task = tasks.spawn(async move {
+            match timeout(CLIENT_TIME, serve(stream, source, asked)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!("a scrape of the metrics: {error}"),
                 Err(_) => debug!("a scrape of the metrics took too long"),
             }
         });
+        clients.push_back(Client { task, has_asked });
     }
 }
 
-async fn serve(stream: TcpStream, source: Arc<Source>) -> hyper::Result<()> {
+/// Who has a place and says nothing gives it to others, the one that has been silent for the longest time first.
+async fn make_room(clients: &mut VecDeque<Client>, tasks: &mut JoinSet<()>) {
+    loop {
+        while tasks.try_join_next().is_some() {}
+        clients.retain(|client| !client.task.is_finished());
+        if clients.len() < CLIENTS {
+            return;
+        }
+        match clients.iter().position(|client| !client.has_asked.load(Ordering::Relaxed)) {
+            Some(silent) => {
+                if let Some(client) = clients.remove(silent) {
+                    client.task.abort();
+                }
+            }
+            // All are being answered.
+            None => drop(tasks.join_next().await),
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, source: Arc<Source>, has_asked: Arc<AtomicBool>) -> hyper::Result<()> {
     let service = service_fn(|request: Request<Incoming>| {
+        has_asked.store(true, Ordering::Relaxed);
         let source = Arc::clone(&source);
         async move { Ok::<_, Infallible>(answer(&request, &source).await) }
     });
