@@ -251,3 +251,26 @@ fn an_interface_that_flaps_ends_up_right() -> Result<()> {
     daemon.stop()?;
     lab.finish()
 }
+
+/// An interface that is gone before it was enforced is no trouble, and is not told of as such.
+#[test]
+fn interfaces_that_come_and_go_are_no_trouble() -> Result<()> {
+    let lab = Lab::builder().links(2).build()?;
+    let daemon = lab.mhebpf(&[])?;
+    for round in 0..10 {
+        let pairs = |verb: &str, rest: &str| -> String {
+            (0..30)
+                .map(|n| format!("link {verb} eth{round}x{n}_int{}\n", rest.replace('#', &n.to_string())))
+                .collect()
+        };
+        lab.host.ip_batch(&pairs("add", " type veth peer name far#"))?;
+        lab.host.ip_batch(&pairs("set", " up"))?;
+        lab.host.ip_batch(&pairs("del", ""))?;
+    }
+    lab.wait_in_step(1, 0)?;
+    let said = daemon.stop()?.stderr;
+    let told: Vec<&str> =
+        said.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).collect();
+    assert_eq!(told, [""; 0]);
+    lab.finish()
+}

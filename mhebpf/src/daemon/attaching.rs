@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use mhebpf_ebpf::{Announce, Send};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::Daemon;
 use crate::{
-    datapath::Standing,
+    datapath::{Standing, is_there},
     model::{
         Host, Selection,
         steering::Object,
@@ -35,8 +35,11 @@ impl Daemon<'_> {
                                 continue;
                             }
                         }
-                        // Another interface may have the index now.
-                        Standing::Gone if self.attachments.is_called_otherwise(ifindex, &link.name) => {
+                        // It was deleted since, or another one has the index now.
+                        Standing::Gone
+                            if !is_there(ifindex, &link.name)
+                                || self.attachments.is_called_otherwise(ifindex, &link.name) =>
+                        {
                             self.attachments.forget(ifindex);
                             continue;
                         }
@@ -76,6 +79,8 @@ impl Daemon<'_> {
                     self.warn_of_strangers(name);
                     enforced.push(*ifindex);
                 }
+                // What has become of it is in the events that wait.
+                Err(error) if !is_there(*ifindex, name) => debug!("{name} is gone already: {error:#}"),
                 Err(error) => result = Err(error.context(format!("enforcing on {name}"))),
             }
         }

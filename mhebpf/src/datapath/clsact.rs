@@ -43,6 +43,11 @@ pub(super) fn ifindex_of(name: &str) -> Option<u32> {
     }
 }
 
+/// Whether an interface has this index and this name now.
+pub fn is_there(ifindex: u32, name: &str) -> bool {
+    ifindex_of(name) == Some(ifindex)
+}
+
 /// Adds the qdisc; `false` when the interface had one.
 pub(super) fn add(interface: &str) -> Result<bool> {
     match tc::qdisc_add_clsact(interface) {
