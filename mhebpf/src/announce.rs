@@ -6,15 +6,23 @@
 mod frames;
 
 use std::{
-    collections::HashSet,
+    collections::{HashSet, VecDeque},
     io,
     net::IpAddr,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    time::Duration,
 };
 
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use crate::model::{Address, Framing, Host, Link};
+
+/// Room for some thousand announcements that wait on slow links, in bytes.
+static SEND_BUFFER: libc::c_int = 8 << 20;
+
+/// How long it takes until what did not find room is tried again.
+const PACE: Duration = Duration::from_millis(20);
 
 /// An address on an interface with the hardware address that it has there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +38,10 @@ struct Announced {
 #[derive(Debug, Default)]
 pub struct Announcer {
     announced: HashSet<Announced>,
+    /// Those of them for which the socket had no room yet: a slow link takes its time.
+    waiting: VecDeque<Announced>,
+    /// When they are tried again.
+    due: Option<Instant>,
     /// Opened when it is needed, and kept: the kernel waits for an RCU grace period, about 10 ms, when a packet socket
     /// is closed (`packet_release`).
     socket: Option<OwnedFd>,
@@ -61,18 +73,44 @@ impl Announcer {
             return;
         }
         debug!("announcing {} addresses", new.len());
-        if let Err(error) = self.send_all(&new) {
-            warn!("announcing addresses to the peers: {error}; they learn of them when their entries expire");
+        self.waiting.extend(new);
+        self.go_on();
+    }
+
+    /// Waits until there is something to go on with.
+    pub async fn due(&self) {
+        match self.due {
+            Some(at) => sleep_until(at).await,
+            None => std::future::pending().await,
         }
     }
 
-    fn send_all(&mut self, announcements: &[Announced]) -> io::Result<()> {
+    /// Announces what is waiting, as far as there is room for it. It never blocks.
+    pub fn go_on(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        match self.send_all(waiting) {
+            Ok(()) => {}
+            Err(error) => {
+                warn!(
+                    "announcing addresses to the peers: {error}; they learn of them when their entries expire"
+                );
+            }
+        }
+        self.due = (!self.waiting.is_empty()).then(|| Instant::now() + PACE);
+    }
+
+    fn send_all(&mut self, mut announcements: VecDeque<Announced>) -> io::Result<()> {
         let socket = match self.socket.take() {
             Some(socket) => self.socket.insert(socket),
             None => self.socket.insert(open()?),
         };
         let mut result = Ok(());
-        for Announced { ifindex, address, mac, router } in announcements {
+        while let Some(announcement) = announcements.pop_front() {
+            let Announced { ifindex, address, mac, router } = &announcement;
+            // It is another one's by now.
+            if !self.announced.contains(&announcement) {
+                continue;
+            }
             let (protocol, frame) = match address {
                 IpAddr::V4(address) => (libc::ETH_P_ARP, frames::arp_announcement(*address, *mac).to_vec()),
                 IpAddr::V6(address) => {
@@ -90,13 +128,19 @@ impl Announcer {
                     socket.as_raw_fd(),
                     frame.as_ptr().cast(),
                     frame.len(),
-                    0,
+                    libc::MSG_DONTWAIT,
                     (&raw const to).cast(),
                     size_of::<libc::sockaddr_ll>() as u32,
                 )
             };
             if sent < 0 {
-                result = Err(io::Error::last_os_error());
+                let error = io::Error::last_os_error();
+                if error.kind() == io::ErrorKind::WouldBlock {
+                    self.waiting.push_back(announcement);
+                    self.waiting.extend(announcements);
+                    break;
+                }
+                result = Err(error);
             }
         }
         result
@@ -121,5 +165,17 @@ fn open() -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: a descriptor that was just made and that nobody else has.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // What waits on a slow link leaves room for the others. With less it only takes longer.
+    // SAFETY: the option takes an int, which lives through the call.
+    unsafe {
+        libc::setsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_SNDBUFFORCE,
+            (&raw const SEND_BUFFER).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        );
+    }
+    Ok(socket)
 }

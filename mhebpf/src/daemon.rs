@@ -212,6 +212,10 @@ impl Daemon<'_> {
                     self.show(dumper);
                     continue;
                 }
+                () = self.announcer.due() => {
+                    self.announcer.go_on();
+                    continue;
+                }
                 () = sleep(QUIET), if has_worked => {
                     memory::give_back();
                     has_worked = false;

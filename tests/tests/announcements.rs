@@ -1,9 +1,14 @@
 //! What mhebpf announces by itself: only what the kernel would answer for too.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
-use anyhow::Result;
-use mhebpf_tests::{Captured, Lab};
+use anyhow::{Result, ensure};
+use mhebpf_tests::{Captured, Daemon, Lab, PATIENCE, lab::INTERFACES, scaled, skip, wait_until};
+use serde_json::Value;
 
 /// An address for this host alone, by its scope.
 const OF_HOST: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 150);
@@ -53,4 +58,37 @@ fn an_address_that_the_kernel_does_not_answer_for_is_not_announced() -> Result<(
         assert_eq!(announced_by_the_second(arp_ignore)?, *expected, "arp_ignore {arp_ignore}");
     }
     Ok(())
+}
+
+/// Thousands of announcements wait on a slow link; the daemon does not.
+#[test]
+fn a_slow_link_does_not_keep_the_daemon_from_its_work() -> Result<()> {
+    const PROMPT: Duration = scaled(Duration::from_secs(2));
+    let lab = Lab::builder().links(3).build()?;
+    if let Err(error) = lab.host.tc("qdisc add dev eth2_int root handle 1: htb default 1") {
+        skip(&format!("this kernel has no HTB: {error:#}").replace('\n', " "));
+        return lab.finish();
+    }
+    lab.host.tc("class add dev eth2_int parent 1: classid 1:1 htb rate 64kbit")?;
+    lab.host.tc("qdisc add dev eth2_int parent 1:1 handle 2: pfifo limit 20000")?;
+    let daemon = lab.run_mhebpf(&["run", "--interface", INTERFACES])?;
+    let addresses: String = (0..4000)
+        .map(|n| format!("address add 10.9.{}.{}/32 dev eth2_int\n", n / 250, n % 250 + 1))
+        .collect();
+    lab.host.ip_batch(&addresses)?;
+    let moved = lab.address(1).to_string();
+    for (from, to) in [(1, 0), (0, 1), (1, 0)] {
+        let begin = Instant::now();
+        lab.move_address(from, to, lab.address(1))?;
+        wait_until("the move to be seen", PATIENCE, || {
+            let output = Daemon::command(&lab.host)?.args(["status", "-o", "json"]).output()?;
+            let status: Value = serde_json::from_slice(&output.stdout)?;
+            let owned = status["interfaces"][to]["owned"].as_array().into_iter().flatten();
+            Ok({ owned }.any(|owned| owned["address"] == moved.as_str()).then_some(()))
+        })?;
+        ensure!(begin.elapsed() < PROMPT, "it was seen after {:?}", begin.elapsed());
+    }
+    daemon.stop()?;
+    lab.host.tc("qdisc del dev eth2_int root")?;
+    lab.finish()
 }
