@@ -38,7 +38,7 @@ use crate::{
     instance::Instance,
     metrics,
     model::{Policy, Route, Selection, Selector, Tables},
-    netlink::{Dumper, Events, Snapshot},
+    netlink::{Dumper, Events, FilterEvents, Snapshot},
     preflight,
     settings::{Fixed, Settings},
     steering::{Steerer, Wanted},
@@ -187,21 +187,31 @@ impl Daemon<'_> {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut has_worked = true;
+        let mut filters = FilterEvents::default();
         loop {
-            if self.attachments.hook() == Some(Hook::Clsact) {
-                events.follow_filters();
+            if self.attachments.hook() == Some(Hook::Clsact) && !filters.are_followed() {
+                match FilterEvents::subscribe() {
+                    Ok(subscribed) => filters = subscribed,
+                    // Without them the cross-check finds what has changed.
+                    Err(error) => debug!("{error:#}"),
+                }
             }
             tokio::select! {
                 request = signals.next() => match request {
                     Request::Stop => return Ok(()),
                     Request::Reload => self.reload(),
                 },
-                _ = cross_check.tick() => {}
+                _ = cross_check.tick() => self.attachments.doubt(),
                 // Nothing tells of changes to chains of TCX; of those to filters netlink does.
-                _ = look.tick(), if self.attachments.hook() == Some(Hook::Tcx) => {
+                _ = look.tick() => {
                     if !self.attachments.are_disturbed() {
                         continue;
                     }
+                }
+                () = filters.changed() => {
+                    // Looked at with the next look: others may change theirs all the time.
+                    self.attachments.doubt();
+                    continue;
                 }
                 () = pace.retry() => {}
                 question = control.next() => {

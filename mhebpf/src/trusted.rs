@@ -70,13 +70,23 @@ pub fn is_distrust(error: &anyhow::Error) -> bool {
 }
 
 impl Directory {
-    /// Opens a directory. No part of the path may be a symbolic link.
+    /// Opens a directory. No part of the path may be a symbolic link, and nobody else may be able to put another one in its
+    /// place: what holds it must be trusted as well, or sticky.
     ///
     /// # Errors
     ///
     /// When others may write to it ([`is_distrust`]); when there is no such directory.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Self::trusted(open_any(path)?, path.to_owned(), [0, own_user()])
+        let users = [0, own_user()];
+        let directory = Self::trusted(open_any(path)?, path.to_owned(), users)?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let metadata = open_any(parent)?.metadata()?;
+        let (user, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+        if !users.contains(&user) || (mode & 0o022 != 0 && mode & 0o1000 == 0) {
+            let untrusted = Untrusted::Writable { path: parent.to_owned(), user, mode };
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, untrusted));
+        }
+        Ok(directory)
     }
 
     /// The same for root, who looks at what other users have: it may belong to any user, if nobody but that user and root can
@@ -159,9 +169,9 @@ impl Directory {
         Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
     }
 
-    /// Whether the path leads here still.
-    pub(crate) fn is_at_its_path(&self) -> io::Result<bool> {
-        let (held, named) = (self.file.metadata()?, fs::symlink_metadata(&self.path)?);
+    /// Whether it is still what is at a place.
+    pub(crate) fn is_at(&self, place: &Entry) -> io::Result<bool> {
+        let (held, named) = (self.file.metadata()?, fs::symlink_metadata(place.through())?);
         Ok((held.dev(), held.ino()) == (named.dev(), named.ino()))
     }
 
@@ -295,16 +305,28 @@ mod tests {
     }
 
     #[test]
+    fn what_others_can_put_another_one_in_the_place_of_is_not_trusted() -> io::Result<()> {
+        let playground = Playground::new("parents")?;
+        let inner = playground.0.join("inner");
+        DirBuilder::new().mode(0o700).create(&inner)?;
+        for (mode, is_trusted) in [(0o755, true), (0o777, false), (0o1777, true)] {
+            fs::set_permissions(&playground.0, fs::Permissions::from_mode(mode))?;
+            assert_eq!(Directory::open(&inner).is_ok(), is_trusted, "{mode:o}");
+        }
+        Ok(())
+    }
+
+    #[test]
     fn what_is_held_stays_whatever_the_path_leads_to() -> io::Result<()> {
         let playground = Playground::new("held")?;
         let outer = Directory::open(&playground.0)?;
         let held = outer.make_below("held")?;
         fs::write(held.entry("mine").through(), "")?;
         fs::rename(playground.0.join("held"), playground.0.join("away"))?;
-        assert!(!held.is_at_its_path().unwrap_or(false));
+        assert!(!held.is_at(&outer.entry("held")).unwrap_or(false));
         fs::create_dir(playground.0.join("held"))?;
         fs::write(playground.0.join("held/mine"), "of others")?;
-        assert!(!held.is_at_its_path()?);
+        assert!(!held.is_at(&outer.entry("held"))? && held.is_at(&outer.entry("away"))?);
         held.entry("mine").remove()?;
         assert_eq!((held.names()?, outer.below("held")?.names()?), (vec![], vec!["mine".to_owned()]));
         assert_eq!(held.entry("mine").path(), playground.0.join("held/mine"));

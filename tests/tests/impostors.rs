@@ -7,7 +7,7 @@ use std::{
         fd::AsRawFd as _,
         linux::net::SocketAddrExt as _,
         unix::{
-            fs::chown,
+            fs::{MetadataExt as _, chown},
             net::{SocketAddr, UnixListener, UnixStream},
         },
     },
@@ -187,6 +187,20 @@ fn root_is_told_by_the_daemon_of_another_user() -> Result<()> {
     }
     let lab = Lab::builder().links(2).build()?;
     let run = RunOfUser::new()?;
+    // Any user can have a socket there, and put what others listen at in its place.
+    {
+        let name =
+            lab.host.run(|| Ok(format!("netns-{}", fs::metadata("/proc/thread-self/ns/net")?.ino())))?;
+        let place = run.0.join("mhebpf").join(name);
+        fs::create_dir_all(&place)?;
+        let _listener = UnixListener::bind(place.join("control"))?;
+        for path in [run.0.join("mhebpf"), place.clone(), place.join("control")] {
+            chown(&path, Some(USER), Some(USER))?;
+        }
+        let (status, _, stderr) = command(&lab.host, &["status"])?;
+        ensure!(status == Some(1) && stderr.contains("no mhebpf is running"), "{stderr}");
+        fs::remove_dir_all(run.0.join("mhebpf"))?;
+    }
     let program = mhebpf_tests::binary::mhebpf()?;
     let mut child = lab.host.command("setpriv");
     child.args(AS_USER).arg(program).args(["run", "--interface", INTERFACES, "--no-announce"]);

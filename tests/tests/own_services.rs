@@ -14,6 +14,7 @@ use mhebpf_tests::{
 
 const SERVICE_PORT: u16 = 53;
 const ORDINARY_PORT: u16 = 4000;
+const ANSWERING_PORT: u16 = 7000;
 
 /// A node of two networks with a service whose endpoint is in the second one, while the route to the service leads through the
 /// first.
@@ -78,6 +79,14 @@ fn observe_mode_and_monitors_tell_translated_connections_from_others() -> Result
         udp::bind(&lab.host, node.own(), 0)?.send_to(b"?", (endpoint.ip(), ORDINARY_PORT))?;
         let seen = format!("{}: would be redirected", SocketAddr::new(endpoint.ip(), ORDINARY_PORT));
         monitor.wait_for(asked, |line| line.contains(&seen))?;
+        // Answers to others are translated by nobody.
+        let server = udp::bind(&lab.host, node.own(), ANSWERING_PORT)?;
+        let peer = udp::bind(&lab.switch, endpoint.ip(), ARTICLE_PORT)?;
+        peer.send_to(b"?", (node.own(), ANSWERING_PORT))?;
+        let (_, asking) = server.recv_from(&mut [0; 8])?;
+        server.send_to(b"!", asking)?;
+        let answer = format!("{} > {asking}: would be redirected", server.local_addr()?);
+        monitor.wait_for(asked, |line| line.contains(&answer))?;
         let stderr = daemon.stop()?.stderr;
         for flow in [format!("{ARTICLE_PORT}, translated from {service}"), ORDINARY_PORT.to_string()] {
             let (own, to) = (node.own(), endpoint.ip());

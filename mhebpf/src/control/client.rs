@@ -18,12 +18,15 @@ use super::{
 };
 use crate::instance::{
     self,
-    connect::{connect, is_trusted},
+    connect::{connect, is_trusted, may_enforce},
     place,
 };
 
 /// How long it may take to take a connection.
 const CONNECTING: Duration = Duration::from_secs(2);
+
+/// The same of one that need not be a daemon.
+const BRIEFLY: Duration = Duration::from_millis(200);
 
 /// How long the daemon may take to say how it is: it may be busy with thousands of changes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -121,8 +124,19 @@ async fn connect_to_daemon() -> Result<(UnixStream, UCred)> {
             },
         }
     }
-    match connect(instance::abstract_name(), CONNECTING).await {
-        Ok((stream, peer)) if is_trusted(peer.uid()) => Ok((stream, peer)),
+    let by_name = connect(instance::abstract_name(), CONNECTING).await;
+    match by_name {
+        Ok((stream, peer)) if is_trusted(peer.uid()) => return Ok((stream, peer)),
+        _ => {}
+    }
+    // Any user can have a socket there; it is a daemon's only if the process could be one.
+    for (socket, user) in place::sockets_of_others() {
+        match connect(&socket, BRIEFLY).await {
+            Ok((stream, peer)) if peer.uid() == user && may_enforce(&peer) => return Ok((stream, peer)),
+            _ => {}
+        }
+    }
+    match by_name {
         // Any user can take the name.
         Ok((_, peer)) => bail!(
             "what answers as mhebpf in this network namespace is process {} of user {}, who is neither root nor \

@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 
 use super::Daemon;
 use crate::{
-    datapath::{Standing, is_there},
+    datapath::{Standing, expedited, is_there},
     model::{
         Host, Selection,
         steering::Object,
@@ -21,6 +21,17 @@ impl Daemon<'_> {
     /// Takes the programs off interfaces that are not selected any more, and forgets those that are others by now: an index can
     /// be given again between two dumps.
     pub(super) fn let_go(&mut self, host: &Host, enforced: &BTreeSet<u32>) {
+        let is_disturbed =
+            |(ifindex, _): &(u32, &str)| self.attachments.standing(*ifindex) != Standing::InPlace;
+        // Taking a program off waits for a grace period.
+        if self.attachments.names().filter(is_disturbed).nth(1).is_some() {
+            expedited(|| self.let_go_one_by_one(host, enforced));
+        } else {
+            self.let_go_one_by_one(host, enforced);
+        }
+    }
+
+    fn let_go_one_by_one(&mut self, host: &Host, enforced: &BTreeSet<u32>) {
         let attached: Vec<u32> = self.attachments.names().map(|(ifindex, _)| ifindex).collect();
         let mut unwanted = Vec::new();
         for ifindex in attached {
@@ -57,6 +68,7 @@ impl Daemon<'_> {
                 }
             }
         }
+        self.attachments.trust();
         self.attachments.detach(&unwanted);
     }
 

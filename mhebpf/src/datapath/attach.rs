@@ -108,6 +108,8 @@ pub struct Attachments {
     /// A link of an earlier run has come to run one of these programs.
     has_replaced: bool,
     moves: Moves,
+    /// Somebody may have changed filters since they were looked at.
+    are_filters_doubtful: bool,
 }
 
 impl Attachments {
@@ -120,6 +122,7 @@ impl Attachments {
             attached: BTreeMap::new(),
             has_replaced: false,
             moves: Moves::default(),
+            are_filters_doubtful: false,
         }
     }
 
@@ -136,7 +139,27 @@ impl Attachments {
     /// Where the programs are on an interface that they were attached to: another one may have its index now, or somebody has
     /// taken them off or put others before them. Takes two system calls, or two dumps of the filters of clsact.
     pub fn standing(&self, ifindex: u32) -> Standing {
-        self.attached.get(&ifindex).map_or(Standing::Gone, |attachment| attachment.standing(ifindex))
+        self.attached.get(&ifindex).map_or(Standing::Gone, |attachment| self.standing_of(ifindex, attachment))
+    }
+
+    fn standing_of(&self, ifindex: u32, attachment: &Attachment) -> Standing {
+        if attachment.hook == Hook::Clsact
+            && !self.are_filters_doubtful
+            && clsact::is_there(ifindex, &attachment.name)
+        {
+            return Standing::InPlace;
+        }
+        attachment.standing(ifindex)
+    }
+
+    /// Has filters be looked at the next time.
+    pub fn doubt(&mut self) {
+        self.are_filters_doubtful = true;
+    }
+
+    /// What could be done about all that was disturbed is done.
+    pub fn trust(&mut self) {
+        self.are_filters_doubtful = false;
     }
 
     /// Whether an interface had another name when the programs were attached.
@@ -145,12 +168,18 @@ impl Attachments {
     }
 
     /// Whether something is to be done about where the programs are anywhere.
-    pub fn are_disturbed(&self) -> bool {
-        self.attached.iter().any(|(ifindex, attachment)| match attachment.standing(*ifindex) {
-            Standing::InPlace => false,
-            Standing::Behind => self.moves.may_move(*ifindex),
-            Standing::Gone => true,
-        })
+    pub fn are_disturbed(&mut self) -> bool {
+        let is_disturbed =
+            |(ifindex, attachment): (&u32, &Attachment)| match self.standing_of(*ifindex, attachment) {
+                Standing::InPlace => false,
+                Standing::Behind => self.moves.may_move(*ifindex),
+                Standing::Gone => true,
+            };
+        let are_disturbed = self.attached.iter().any(is_disturbed);
+        if !are_disturbed {
+            self.trust();
+        }
+        are_disturbed
     }
 
     /// Takes the programs off an interface where others are before them, for them to be put first again. They stay where that

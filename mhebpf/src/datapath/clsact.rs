@@ -69,6 +69,8 @@ pub(super) fn has_filter(ifindex: u32, side: Side) -> io::Result<bool> {
         Side::Ingress => ingress,
         Side::Egress => egress,
     };
+    // The kernel leaves out those of other priorities.
+    message.header.info = u32::from(PRIORITY) << 16;
     let mut is_there = false;
     let is_ours = |payload: &[u8]| {
         TcMessage::parse(payload).is_ok_and(|filter| {

@@ -1,7 +1,7 @@
 //! Connecting to who has a socket, without waiting for ever: a queue that somebody keeps full is never served.
 
 use std::{
-    io,
+    fs, io,
     path::Path,
     time::{Duration, Instant},
 };
@@ -43,6 +43,19 @@ pub(crate) async fn connect(to: &Path, limit: Duration) -> io::Result<(UnixStrea
 /// Whether somebody with the effective user id `user` may be spoken with: root, or the user of this process.
 pub(crate) fn is_trusted(user: u32) -> bool {
     [0, own_user()].contains(&user)
+}
+
+/// Whether a process may change what is on interfaces, as a daemon must: it has `CAP_NET_ADMIN` in this process's user
+/// namespace, where root has given it. In one of his own anybody has it.
+pub(crate) fn may_enforce(peer: &UCred) -> bool {
+    const CAP_NET_ADMIN: u32 = 12;
+    let Some(pid) = peer.pid() else { return false };
+    let user_namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/user")).ok();
+    let own = user_namespace("self");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    own.is_some() && user_namespace(&pid.to_string()) == own && effective & 1 << CAP_NET_ADMIN != 0
 }
 
 /// Names a process.

@@ -13,6 +13,8 @@ use std::{
     io,
     os::unix::{fs::MetadataExt as _, net::UnixListener},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -30,6 +32,9 @@ const OURS: &str = "mhebpf";
 const NAMESPACE: &str = "netns-";
 /// The name of the socket.
 const SOCKET: &str = "control";
+
+/// For how long the lock is tried.
+const MOMENT: Duration = Duration::from_millis(200);
 
 /// The directory of this network namespace, locked.
 #[derive(Debug)]
@@ -80,16 +85,22 @@ fn prepare(path: &Path) -> io::Result<Directory> {
 }
 
 fn lock(mut directory: Directory, within: Directory, name: String) -> Result<Claim> {
+    let begin = Instant::now();
     loop {
         match directory.file().try_lock() {
             Ok(()) => {}
+            // Another daemon that starts holds it for a moment, to see whether this namespace is gone.
+            Err(TryLockError::WouldBlock) if begin.elapsed() < MOMENT => {
+                thread::sleep(MOMENT / 10);
+                continue;
+            }
             Err(TryLockError::WouldBlock) => return Ok(Claim::Taken(directory.entry(SOCKET))),
             Err(TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("locking {}", directory.path().display()));
             }
         }
         // Who had it before has removed it, maybe.
-        if directory.is_at_its_path().unwrap_or(false) {
+        if directory.is_at(&within.entry(&name)).unwrap_or(false) {
             break;
         }
         directory = within
@@ -127,16 +138,24 @@ fn remove_dead(within: &Directory) {
     }
 }
 
-/// The sockets at which a daemon of this network namespace may answer this user, each with the users whose it may be.
+/// The sockets at which a daemon of this network namespace may answer this user, each with the users whose it may be: where
+/// only root, a service's user that root has made the directory for, and this user have theirs.
 pub(crate) fn sockets() -> Vec<(PathBuf, [u32; 2])> {
-    let Ok(name) = name() else { return Vec::new() };
-    let own = own_user();
-    let mut places = vec![PathBuf::from(RUN), of_user(&own.to_string())];
-    if own == 0 {
-        let users = fs::read_dir(RUN_OF_USERS).into_iter().flatten().flatten();
-        let others = users.filter_map(|user| user.file_name().into_string().ok());
-        places.extend(others.filter(|user| user != "0").map(|user| of_user(&user)));
+    existing([PathBuf::from(RUN), of_user(&own_user().to_string())])
+}
+
+/// For root, the sockets of all other users, each with its user. Any user can have one.
+pub(crate) fn sockets_of_others() -> Vec<(PathBuf, u32)> {
+    if own_user() != 0 {
+        return Vec::new();
     }
+    let users = fs::read_dir(RUN_OF_USERS).into_iter().flatten().flatten();
+    let users = users.filter_map(|user| user.file_name().into_string().ok()).filter(|user| user != "0");
+    existing(users.map(|user| of_user(&user))).into_iter().map(|(socket, [_, user])| (socket, user)).collect()
+}
+
+fn existing(places: impl IntoIterator<Item = PathBuf>) -> Vec<(PathBuf, [u32; 2])> {
+    let Ok(name) = name() else { return Vec::new() };
     let socket = |place: PathBuf| {
         let directory = Directory::open_of_any_user(&place).ok()?.below(&name).ok()?;
         Some((directory.entry(SOCKET).path(), directory.users()))

@@ -54,7 +54,10 @@ impl Conntrack {
         }
         match ask(NETFILTER, GET, false, &question(packet)) {
             Ok(answers) => {
-                let original = answers.first().and_then(|answer| destination(answer, ORIGINAL))?;
+                let answer = answers.first()?;
+                // The kernel finds a connection by either direction, and this may be an answer.
+                let is_first_direction = destination(answer, REPLY) == Some(packet.source);
+                let original = destination(answer, ORIGINAL).filter(|_| is_first_direction)?;
                 (original != packet.destination).then_some(original)
             }
             // It tracks no such connection.

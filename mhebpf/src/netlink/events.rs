@@ -27,7 +27,49 @@ const RTNLGRP_TC: u32 = 4;
 pub struct Events {
     socket: AsyncFd<Socket>,
     overruns: u64,
-    filters: bool,
+}
+
+/// A subscription to the changes of qdiscs and filters, whosever they are. They say nothing of the host.
+#[derive(Default)]
+pub struct FilterEvents(Option<AsyncFd<Socket>>);
+
+impl FilterEvents {
+    /// Subscribes.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the socket.
+    pub fn subscribe() -> Result<Self> {
+        let subscribed = || {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.set_non_blocking(true)?;
+            socket.bind_auto()?;
+            socket.add_membership(RTNLGRP_TC)?;
+            // SAFETY: the socket has a descriptor of its own, the same for as long as it lives.
+            Ok::<_, io::Error>(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
+        };
+        subscribed().map(|socket| Self(Some(socket))).context("subscribing to netlink events of filters")
+    }
+
+    /// Whether there is a subscription.
+    pub fn are_followed(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Waits for a change, and takes all that are there.
+    pub async fn changed(&mut self) {
+        let Some(socket) = &self.0 else { return std::future::pending().await };
+        loop {
+            match socket.readable().await {
+                Ok(mut ready) => {
+                    if ready.try_io(|socket| take_all(socket.get_ref(), &mut 0)).is_ok() {
+                        return;
+                    }
+                }
+                Err(_) => return std::future::pending().await,
+            }
+        }
+    }
 }
 
 impl Events {
@@ -55,19 +97,7 @@ impl Events {
             Ok::<_, io::Error>(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
         };
         let socket = subscribed().context("subscribing to netlink events of links, addresses and routes")?;
-        Ok(Self { socket, overruns: 0, filters: false })
-    }
-
-    /// Subscribes to changes of qdiscs and filters as well.
-    pub fn follow_filters(&mut self) {
-        if self.filters {
-            return;
-        }
-        self.filters = true;
-        if let Err(error) = self.socket.get_mut().add_membership(RTNLGRP_TC) {
-            // Without them the cross-check finds what has changed.
-            warn!("netlink events of filters: {error}");
-        }
+        Ok(Self { socket, overruns: 0 })
     }
 
     /// Waits for a change, and takes all that are there. Lost messages (ENOBUFS) count as a change like any

@@ -11,7 +11,7 @@ pub(crate) mod routes;
 pub(crate) mod rules;
 
 pub use dump::{Dumper, Snapshot};
-pub use events::Events;
+pub use events::{Events, FilterEvents};
 pub use lookup::{KernelRoute, RouteLookup};
 pub(crate) use request::Requests;
 pub use routes::PlacedRoute;

@@ -64,7 +64,7 @@ impl Pins {
             let directory = within
                 .make_below(&name)
                 .with_context(|| format!("making the directory {}", within.entry(&name).path().display()))?;
-            if lock(&directory)? {
+            if lock(&directory, &within.entry(&name))? {
                 return Ok(Self { within, directory, name });
             }
         }
@@ -215,10 +215,10 @@ fn remove_if_dead(within: &Directory, name: &str) -> Result<bool> {
 }
 
 /// Locks a directory; `false` where it was removed meanwhile.
-fn lock(directory: &Directory) -> Result<bool> {
+fn lock(directory: &Directory, place: &Entry) -> Result<bool> {
     let locked = || {
         wait_for_lock(directory.file(), directory.path())?;
-        directory.is_at_its_path()
+        directory.is_at(place)
     };
     match locked() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
