@@ -24,6 +24,7 @@ use self::finding::Severity;
 use crate::{
     cli::{AuditOptions, Format},
     console::{self, Colours},
+    control::client,
     model::{Host, Selector},
     settings::Settings,
     usage::UsageError,
@@ -44,7 +45,7 @@ pub enum Outcome {
 ///
 /// When links, addresses or routes can't be read; [`UsageError`] when the patterns match no interface, or the configuration
 /// file can't be understood.
-pub fn run(options: &AuditOptions) -> Result<Outcome> {
+pub async fn run(options: &AuditOptions) -> Result<Outcome> {
     let host = read::host()?;
     let (settings, _) =
         Settings::load(&options.as_for_run()).map_err(|error| UsageError::new(format!("{error:#}")))?;
@@ -54,7 +55,9 @@ pub fn run(options: &AuditOptions) -> Result<Outcome> {
         Selector::Matching(options.interfaces.clone())
     };
     check_selection(&host, &selector, &options.interfaces)?;
-    let snapshot = read::complete(host, &selector, &settings)?;
+    let mut snapshot = read::complete(host, &selector, &settings)?;
+    // Who only has its name is none.
+    snapshot.daemon = client::find().await;
     let findings = checks::findings(&snapshot);
     let outcome = if findings.iter().any(|finding| finding.severity < Severity::Note) {
         Outcome::Findings

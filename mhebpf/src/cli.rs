@@ -57,7 +57,7 @@ pub enum Command {
     Monitor(MonitorOptions),
     /// Says which rules and tables of policy routing would have the kernel choose the owner by itself.
     Routes(RoutesOptions),
-    /// Takes off what `mhebpf run --pin` has left in force, and removes its maps.
+    /// Takes off what `mhebpf run --pin`, or a daemon that was killed, has left in force, and removes its maps.
     Unload(UnloadOptions),
     /// Prints the manual page of mhebpf, or of one of its commands.
     #[command(hide = true)]

@@ -171,6 +171,7 @@ impl Daemon<'_> {
         if !self.ready {
             info!("no interface matches {} yet: waiting for one", self.selector.describe());
         }
+        self.remove_leftovers(dumper.last());
         Ok(pace)
     }
 

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(options) => runtime.block_on(daemon::run(&options)).map(|()| ExitCode::SUCCESS),
-        Command::Audit(options) => audit::run(&options).map(|outcome| match outcome {
+        Command::Audit(options) => runtime.block_on(audit::run(&options)).map(|outcome| match outcome {
             audit::Outcome::Clean => ExitCode::SUCCESS,
             audit::Outcome::Findings => ExitCode::from(FINDINGS),
         }),

@@ -6,7 +6,7 @@ mod report;
 
 use std::io::{IsTerminal as _, stdout};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::{
@@ -86,11 +86,11 @@ fn with_leftovers(error: anyhow::Error) -> anyhow::Error {
     if left.is_empty() {
         return error;
     }
-    error.context(format!(
-        "filters that a killed mhebpf has left on {} judge by tables that nobody keeps in step: start it again, or take them \
-         off with `mhebpf unload`",
+    anyhow!(
+        "no mhebpf is running in this network namespace, but filters that a killed one has left on {} judge by tables that \
+         nobody keeps in step: `mhebpf run` takes their place, `mhebpf unload` takes them off",
         left.join(", ")
-    ))
+    )
 }
 
 async fn look(options: &StatusOptions) -> Result<Seen> {

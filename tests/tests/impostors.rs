@@ -140,6 +140,8 @@ fn a_full_queue_has_nobody_wait_for_ever() -> Result<()> {
         let (status, _, stderr) = command(&lab.host, words)?;
         ensure!(status == Some(1) && stderr.contains("takes no connections"), "{words:?}: {stderr}");
     }
+    let (_, stdout, stderr) = command(&lab.host, &["audit"])?;
+    ensure!(stdout.contains("first-route-wins") && !stdout.contains("daemon-running"), "{stdout}{stderr}");
     let (status, stdout, stderr) = command(&lab.host, &["unload"])?;
     ensure!(status == Some(0), "{status:?}: {stdout}{stderr}");
     let daemon = lab.mhebpf(&[])?;

@@ -12,7 +12,7 @@ mod sysctls;
 mod translation;
 mod ways;
 
-use std::{fs, rc::Rc};
+use std::rc::Rc;
 
 use anyhow::{Context as _, Result};
 use netlink_packet_core::{DecodeError, NLM_F_DUMP};
@@ -21,7 +21,6 @@ use tracing::debug;
 
 use super::snapshot::{Snapshot, Unread, View};
 use crate::{
-    instance::place,
     model::{Host, Selector},
     netlink::{Dumper, Requests, RouteLookup},
     settings::Settings,
@@ -47,15 +46,7 @@ pub fn complete(host: Host, selector: &Selector, settings: &Settings) -> Result<
     let interfaces = selection.enforced;
     let company = &interfaces | &selection.host.uplinks;
     let uplinks = selection.host;
-    let mut snapshot = Snapshot {
-        host,
-        interfaces,
-        company,
-        uplinks,
-        policies,
-        daemon: daemon_runs(),
-        ..Snapshot::default()
-    };
+    let mut snapshot = Snapshot { host, interfaces, company, uplinks, policies, ..Snapshot::default() };
     snapshot.steers = settings.steers();
     snapshot.sysctls = sysctls::read(&snapshot.host, &mut snapshot.unread);
     let mut lookup = RouteLookup::connect()?;
@@ -91,12 +82,6 @@ impl Snapshot {
     fn miss(&mut self, what: impl Into<String>, error: &anyhow::Error) {
         self.unread.push(Unread { what: what.into(), why: format!("{error:#}") });
     }
-}
-
-/// Whether a daemon holds this network namespace ([`crate::instance`]): its sockets are listed.
-fn daemon_runs() -> bool {
-    let sockets = fs::read_to_string("/proc/self/net/unix").unwrap_or_default();
-    sockets.lines().any(|line| line.ends_with(" @mhebpf") || place::is_listed(line))
 }
 
 /// Dumps of anything but links, addresses and routes.

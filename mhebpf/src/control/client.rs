@@ -103,6 +103,11 @@ impl Answers {
     }
 }
 
+/// Whether a daemon of this network namespace is there and may be believed.
+pub async fn find() -> bool {
+    connect_to_daemon().await.is_ok()
+}
+
 /// Connects to the daemon where nobody else can be; where there is none, to who has its name in this network namespace.
 async fn connect_to_daemon() -> Result<(UnixStream, UCred)> {
     for (socket, users) in place::sockets() {
@@ -140,7 +145,7 @@ async fn connect_to_daemon() -> Result<(UnixStream, UCred)> {
         // Any user can take the name.
         Ok((_, peer)) => bail!(
             "what answers as mhebpf in this network namespace is process {} of user {}, who is neither root nor \
-             you: it is not believed",
+             you: it is not believed; end that process, and mhebpf can be asked",
             peer.pid().unwrap_or_default(),
             peer.uid()
         ),

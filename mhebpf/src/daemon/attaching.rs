@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 
 use super::Daemon;
 use crate::{
-    datapath::{Standing, expedited, is_there},
+    datapath::{Standing, expedited, is_there, remove_leftovers},
     model::{
         Host, Selection,
         steering::Object,
@@ -98,6 +98,19 @@ impl Daemon<'_> {
         }
         self.names.extend(attached.into_iter().chain(new));
         (enforced, result)
+    }
+
+    /// Filters of clsact that an earlier run has left, of which those on enforced interfaces are replaced.
+    pub(super) fn remove_leftovers(&self, host: &Host) {
+        for link in host.links.values().filter(|link| !self.attachments.contains(link.index)) {
+            match remove_leftovers(link.index, &link.name) {
+                Ok(0) => {}
+                Ok(filters) => {
+                    warn!("removed {filters} filters that an earlier run has left on {}", link.name);
+                }
+                Err(error) => warn!("{error:#}"),
+            }
+        }
     }
 
     /// Two programs on one interface judge by different tables, of which those of a daemon that is gone grow old.

@@ -119,6 +119,10 @@ pub fn remove_leftovers(ifindex: u32, interface: &str) -> Result<usize> {
         })?;
         removed += 1;
     }
+    if removed > 0 {
+        // What it was added for is gone.
+        remove_if_empty(ifindex, interface);
+    }
     Ok(removed)
 }
 

@@ -163,12 +163,6 @@ fn existing(places: impl IntoIterator<Item = PathBuf>) -> Vec<(PathBuf, [u32; 2]
     places.into_iter().filter_map(socket).collect()
 }
 
-/// Whether the line of a socket in `/proc/net/unix` is one of a daemon.
-pub(crate) fn is_listed(line: &str) -> bool {
-    let path = line.rsplit(' ').next().unwrap_or_default();
-    path.strip_suffix(SOCKET).is_some_and(|path| path.contains("/mhebpf/netns-"))
-}
-
 /// The number of this network namespace's inode tells it from all others that are there now.
 fn name() -> Result<String> {
     let metadata = fs::metadata("/proc/self/ns/net").context("looking at this network namespace")?;
