@@ -2,10 +2,11 @@
 
 use crate::{
     Address, Announce, Arp, ArpOperation, Datagram, Direction, Discovery, DiscoveryKind, Family,
-    FurtherOwnerKey, INLINE_OWNERS, Iface, Ipv4, Ipv6, Mac, Neighbour, Network, Owners, OwnersKey, Packet,
-    Reason, Receive, Send, Unknown,
+    FurtherOwnerKey, Iface, Ipv4, Ipv6, Mac, Neighbour, Network, Owners, OwnersKey, Packet, Reason, Receive,
+    Send, Unknown,
     carrier::is_carried,
     filter::Bit,
+    instead::{redirect, speak_as_itself},
     origin::{Metadata, Origin},
     packet::{NEXT_HEADER_ICMPV6, PROTOCOL_ICMP, PROTOCOL_IGMP},
 };
@@ -445,71 +446,6 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
             Unknown::Drop => drop(family, Reason::UnknownSource, enforced),
         }
     }
-}
-
-/// Has an ICMP error about a packet for others leave with an own address of the interface; `action` stays as it is, and `false`
-/// comes back, where it has none.
-///
-/// The sender of that packet has no business with the address that the kernel has chosen. It is told by the interface that leads
-/// to it, for which a router's errors speak (RFC 1812 section 4.3.2.4, RFC 4443 section 2.2). A function of its own for the
-/// kernel too: see [`redirect`].
-#[cfg_attr(target_arch = "bpf", inline(never))]
-fn speak_as_itself<A: Address>(iface: &Iface, destination: &A, action: &mut Action) -> bool {
-    let Some(address) = destination.own_towards(iface) else { return false };
-    *action = Action { act: Act::RewriteSource, owner: 0, address };
-    true
-}
-
-/// Chooses the first owner, in their fixed order, that is up and has a route; `action` stays as it is where there is
-/// none.
-///
-/// A function of its own for the kernel too: what it needs on the stack is not there while the packet is sent.
-#[cfg_attr(target_arch = "bpf", inline(never))]
-fn redirect<A: Address, T: Tables + AddressTables<A>>(
-    tables: &T,
-    owners: &Owners,
-    destination: &A,
-    group: bool,
-    action: &mut Action,
-) -> Reason {
-    let mut failure = Reason::OwnerDown;
-    // Written out: the verifier allows no loop over a map's value to programs without CAP_PERFMON. It returns at
-    // once, so that the verifier has few ways to follow.
-    const { assert!(INLINE_OWNERS == 4) };
-    macro_rules! consider {
-        ($($place:literal),+) => {$(
-            match redirect_to(tables, owners.inline[$place], destination, group, action) {
-                Reason::Redirected => return Reason::Redirected,
-                Reason::NoRoute => failure = Reason::NoRoute,
-                _ => {}
-            }
-        )+};
-    }
-    consider!(0, 1, 2, 3);
-    failure
-}
-
-/// Redirects to this owner, if there is one and if that is possible.
-#[inline(always)]
-fn redirect_to<A: Address, T: Tables + AddressTables<A>>(
-    tables: &T,
-    owner: u32,
-    destination: &A,
-    group: bool,
-    action: &mut Action,
-) -> Reason {
-    if owner == 0 || !tables.iface(owner).is_some_and(Iface::is_up) {
-        return Reason::OwnerDown;
-    }
-    if group {
-        // A group is on every link: there is no next hop to find.
-        *action = Action { act: Act::RedirectGroup, owner, address: Neighbour::DESTINATION };
-        return Reason::Redirected;
-    }
-    let Some(next_hop) = tables.next_hop(owner, *destination) else { return Reason::NoRoute };
-    let address = if next_hop.is_destination() { (*destination).into() } else { *next_hop };
-    *action = Action { act: Act::Redirect, owner, address };
-    Reason::Redirected
 }
 
 #[inline(always)]

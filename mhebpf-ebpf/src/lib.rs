@@ -14,6 +14,7 @@ pub mod filter;
 pub mod glance;
 pub mod icmp;
 pub mod iface;
+mod instead;
 pub mod mac;
 pub mod next_hop;
 pub mod origin;

@@ -88,13 +88,8 @@ impl Announcer {
     /// Announces what is waiting, as far as there is room for it. It never blocks.
     pub fn go_on(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
-        match self.send_all(waiting) {
-            Ok(()) => {}
-            Err(error) => {
-                warn!(
-                    "announcing addresses to the peers: {error}; they learn of them when their entries expire"
-                );
-            }
+        if let Err(error) = self.send_all(waiting) {
+            warn!("announcing addresses to the peers: {error}; they learn of them when their entries expire");
         }
         self.due = (!self.waiting.is_empty()).then(|| Instant::now() + PACE);
     }

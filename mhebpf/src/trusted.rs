@@ -77,16 +77,7 @@ impl Directory {
     ///
     /// When others may write to it ([`is_distrust`]); when there is no such directory.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let users = [0, own_user()];
-        let directory = Self::trusted(open_any(path)?, path.to_owned(), users)?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let metadata = open_any(parent)?.metadata()?;
-        let (user, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-        if !users.contains(&user) || (mode & 0o022 != 0 && mode & 0o1000 == 0) {
-            let untrusted = Untrusted::Writable { path: parent.to_owned(), user, mode };
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, untrusted));
-        }
-        Ok(directory)
+        Self::in_place(open_any(path)?, path, [0, own_user()])
     }
 
     /// The same for root, who looks at what other users have: it may belong to any user, if nobody but that user and root can
@@ -97,13 +88,24 @@ impl Directory {
     /// As [`Directory::open`].
     pub fn open_of_any_user(path: &Path) -> io::Result<Self> {
         let file = open_any(path)?;
-        let (user, own) = (file.metadata()?.uid(), own_user());
-        if own != 0 || user == 0 {
-            return Self::trusted(file, path.to_owned(), [0, own]);
+        let user = match own_user() {
+            0 => file.metadata()?.uid(),
+            own => own,
+        };
+        Self::in_place(file, path, [0, user])
+    }
+
+    /// A directory that these users only can change, or put another one in the place of.
+    fn in_place(file: File, path: &Path, users: [u32; 2]) -> io::Result<Self> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let metadata = open_any(parent)?.metadata()?;
+        let (user, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+        let is_sticky = mode & 0o1000 != 0;
+        if !users.contains(&user) || mode & 0o022 != 0 && !is_sticky {
+            let untrusted = Untrusted::Writable { path: parent.to_owned(), user, mode };
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, untrusted));
         }
-        let parent = path.parent().unwrap_or(path);
-        Self::trusted(open_any(parent)?, parent.to_owned(), [0, user])?;
-        Self::trusted(file, path.to_owned(), [0, user])
+        Self::trusted(file, path.to_owned(), users)
     }
 
     /// Opens a directory in this one.

@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 
 use super::Daemon;
 use crate::{
-    datapath::{Standing, expedited, is_there, remove_leftovers},
+    datapath::{Standing, clear_leftovers, expedited, is_there},
     model::{
         Host, Selection,
         steering::Object,
@@ -21,55 +21,60 @@ impl Daemon<'_> {
     /// Takes the programs off interfaces that are not selected any more, and forgets those that are others by now: an index can
     /// be given again between two dumps.
     pub(super) fn let_go(&mut self, host: &Host, enforced: &BTreeSet<u32>) {
-        let is_disturbed =
-            |(ifindex, _): &(u32, &str)| self.attachments.standing(*ifindex) != Standing::InPlace;
+        let standings: Vec<(u32, Standing)> = self
+            .attachments
+            .names()
+            .map(|(ifindex, _)| (ifindex, self.attachments.standing(ifindex)))
+            .collect();
+        let is_disturbed = |(_, standing): &&(u32, Standing)| *standing != Standing::InPlace;
         // Taking a program off waits for a grace period.
-        if self.attachments.names().filter(is_disturbed).nth(1).is_some() {
-            expedited(|| self.let_go_one_by_one(host, enforced));
+        if standings.iter().filter(is_disturbed).nth(1).is_some() {
+            expedited(|| self.let_go_one_by_one(host, enforced, &standings));
         } else {
-            self.let_go_one_by_one(host, enforced);
+            self.let_go_one_by_one(host, enforced, &standings);
         }
     }
 
-    fn let_go_one_by_one(&mut self, host: &Host, enforced: &BTreeSet<u32>) {
-        let attached: Vec<u32> = self.attachments.names().map(|(ifindex, _)| ifindex).collect();
+    fn let_go_one_by_one(&mut self, host: &Host, enforced: &BTreeSet<u32>, standings: &[(u32, Standing)]) {
         let mut unwanted = Vec::new();
-        for ifindex in attached {
-            match host.links.get(&ifindex) {
-                None => self.attachments.forget(ifindex),
-                Some(link) => {
-                    match self.attachments.standing(ifindex) {
-                        Standing::InPlace => {}
-                        Standing::Behind => {
-                            if self.attachments.move_up(ifindex) {
-                                self.history.restored += 1;
-                                continue;
-                            }
-                        }
-                        // It was deleted since, or another one has the index now.
-                        Standing::Gone
-                            if !is_there(ifindex, &link.name)
-                                || self.attachments.is_called_otherwise(ifindex, &link.name) =>
-                        {
-                            self.attachments.forget(ifindex);
-                            continue;
-                        }
-                        Standing::Gone => {
-                            self.attachments.lose(ifindex);
-                            self.history.restored += 1;
-                            continue;
-                        }
-                    }
-                    self.attachments.rename(ifindex, &link.name);
-                    if !enforced.contains(&ifindex) {
-                        info!("letting go of {}", link.name);
-                        unwanted.push(ifindex);
-                    }
-                }
+        for (ifindex, standing) in standings.iter().copied() {
+            let Some(link) = host.links.get(&ifindex) else {
+                self.attachments.forget(ifindex);
+                continue;
+            };
+            if self.is_let_go(ifindex, &link.name, standing) {
+                continue;
+            }
+            self.attachments.rename(ifindex, &link.name);
+            if !enforced.contains(&ifindex) {
+                info!("letting go of {}", link.name);
+                unwanted.push(ifindex);
             }
         }
         self.attachments.trust();
         self.attachments.detach(&unwanted);
+    }
+
+    /// Lets go of programs that are not where they belong, for them to be attached again; `false` where they stay.
+    fn is_let_go(&mut self, ifindex: u32, name: &str, standing: Standing) -> bool {
+        let is_restored = match standing {
+            Standing::InPlace => return false,
+            Standing::Behind if !self.attachments.move_up(ifindex) => return false,
+            Standing::Behind => true,
+            // It was deleted since, or another one has the index now.
+            Standing::Gone
+                if !is_there(ifindex, name) || self.attachments.is_called_otherwise(ifindex, name) =>
+            {
+                self.attachments.forget(ifindex);
+                false
+            }
+            Standing::Gone => {
+                self.attachments.lose(ifindex);
+                true
+            }
+        };
+        self.history.restored += u64::from(is_restored);
+        true
     }
 
     /// Has programs on all selected interfaces, and remembers their names: the interfaces that are new, and the last
@@ -103,13 +108,7 @@ impl Daemon<'_> {
     /// Filters of clsact that an earlier run has left, of which those on enforced interfaces are replaced.
     pub(super) fn remove_leftovers(&self, host: &Host) {
         for link in host.links.values().filter(|link| !self.attachments.contains(link.index)) {
-            match remove_leftovers(link.index, &link.name) {
-                Ok(0) => {}
-                Ok(filters) => {
-                    warn!("removed {filters} filters that an earlier run has left on {}", link.name);
-                }
-                Err(error) => warn!("{error:#}"),
-            }
+            clear_leftovers(link.index, &link.name);
         }
     }
 

@@ -255,11 +255,7 @@ impl Attachments {
             Hook::Clsact => (Hook::Clsact, clsact::add(name)?),
             Hook::Tcx | Hook::Auto => {
                 // They would judge beside these programs, by tables that nobody keeps in step.
-                match clsact::remove_leftovers(ifindex, name) {
-                    Ok(0) => {}
-                    Ok(filters) => warn!("removed {filters} filters that an earlier run has left on {name}"),
-                    Err(error) => warn!("{error:#}"),
-                }
+                clsact::clear_leftovers(ifindex, name);
                 (Hook::Tcx, false)
             }
         };

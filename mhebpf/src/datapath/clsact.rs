@@ -102,6 +102,15 @@ pub fn with_leftovers(host: &Host) -> Vec<&str> {
     host.links.values().filter(has_some).map(|link| link.name.as_str()).collect()
 }
 
+/// Removes what [`remove_leftovers`] does, and logs it.
+pub fn clear_leftovers(ifindex: u32, interface: &str) {
+    match remove_leftovers(ifindex, interface) {
+        Ok(0) => {}
+        Ok(filters) => warn!("removed {filters} filters that an earlier run has left on {interface}"),
+        Err(error) => warn!("{error:#}"),
+    }
+}
+
 /// Removes the filters that a daemon has left on an interface which was killed, and says how many.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ mod tcx;
 pub use attach::{Attachments, Hook};
 pub use capacity::Capacities;
 pub use chain::Place;
-pub use clsact::{is_there, remove_leftovers, with_leftovers};
+pub use clsact::{clear_leftovers, is_there, remove_leftovers, with_leftovers};
 pub use counters::{Count, Counters};
 pub use grace_period::expedited;
 pub use load::{Datapath, Programs, load, load_into, load_reporting, object};
