@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::{Pinned, file_system};
 use crate::{
     datapath::{COUNTING, pin_again},
-    trusted::{Directory, Entry},
+    trusted::{Directory, Entry, is_distrust},
 };
 
 /// What the name of a namespace's directory starts with.
@@ -82,8 +82,10 @@ impl Pins {
         };
         match found() {
             Err(error) if is_missing(&error) => Ok(None),
-            Err(error) => Err(error)
-                .with_context(|| format!("looking at the pins in {} (this needs root)", within.display())),
+            Err(error) => {
+                let needs = if is_distrust(&error) { "" } else { " (this needs root)" };
+                Err(error.context(format!("looking at the pins in {}{needs}", within.display())))
+            }
             found => found,
         }
     }
