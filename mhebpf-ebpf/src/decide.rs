@@ -6,7 +6,7 @@ use crate::{
     Send, Unknown,
     carrier::is_carried,
     filter::Bit,
-    instead::{redirect, speak_as_itself},
+    instead::{Towards, redirect, speak_as_itself},
     origin::{Metadata, Origin},
     packet::{NEXT_HEADER_ICMPV6, PROTOCOL_ICMP, PROTOCOL_IGMP},
 };
@@ -31,8 +31,9 @@ pub trait AddressTables<A> {
     fn owners(&self, key: &OwnersKey<A>) -> Option<&Owners>;
     /// The owners of the longest prefix that holds an address.
     fn owners_by_prefix(&self, key: &OwnersKey<A>) -> Option<&Owners>;
-    /// The next hop from `owner` to `destination`, by the longest prefix.
-    fn next_hop(&self, owner: u32, destination: A) -> Option<&Neighbour>;
+    /// The next hop from `owner` to `destination`, by the longest prefix; of several the one for this
+    /// [`flow`](crate::next_hop::flow).
+    fn next_hop(&self, owner: u32, destination: A, flow: u32) -> Option<&Neighbour>;
 }
 
 /// What becomes of a packet.
@@ -266,7 +267,8 @@ impl<'a, T: Tables, M: Metadata> Place<'a, T, M> {
         if send == Send::Drop {
             return drop(family, Reason::WrongSource, enforced);
         }
-        let reason = redirect(self.tables, owners, &datagram.destination, group, &mut action);
+        let reason =
+            redirect(self.tables, owners, &datagram.destination, Towards::of(&datagram, group), &mut action);
         Verdict::Act { family, reason, action, enforced }
     }
 

@@ -1,6 +1,32 @@
 //! What is done to a packet instead of letting it leave as it is.
 
-use crate::{Act, Action, Address, AddressTables, INLINE_OWNERS, Iface, Neighbour, Owners, Reason, Tables};
+use crate::{
+    Act, Action, Address, AddressTables, Datagram, INLINE_OWNERS, Iface, Neighbour, Owners, Reason, Tables,
+    next_hop::flow,
+};
+
+/// Which way a datagram goes beside its destination: to a group, or as its flow does. One number: a function of the kernel's takes
+/// no more than five.
+#[derive(Clone, Copy)]
+pub(crate) struct Towards(u64);
+
+impl Towards {
+    #[inline(always)]
+    pub(crate) fn of<A: Address>(datagram: &Datagram<A>, group: bool) -> Self {
+        let flow = flow(&datagram.source.into(), &datagram.destination.into());
+        Self(u64::from(flow) << 1 | u64::from(group))
+    }
+
+    #[inline(always)]
+    const fn is_group(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    #[inline(always)]
+    const fn flow(self) -> u32 {
+        (self.0 >> 1) as u32
+    }
+}
 
 /// Has an ICMP error about a packet for others leave with an own address of the interface; `action` stays as it is, and `false`
 /// comes back, where it has none.
@@ -24,7 +50,7 @@ pub(crate) fn redirect<A: Address, T: Tables + AddressTables<A>>(
     tables: &T,
     owners: &Owners,
     destination: &A,
-    group: bool,
+    towards: Towards,
     action: &mut Action,
 ) -> Reason {
     let mut failure = Reason::OwnerDown;
@@ -33,7 +59,7 @@ pub(crate) fn redirect<A: Address, T: Tables + AddressTables<A>>(
     const { assert!(INLINE_OWNERS == 4) };
     macro_rules! consider {
         ($($place:literal),+) => {$(
-            match redirect_to(tables, owners.inline[$place], destination, group, action) {
+            match redirect_to(tables, owners.inline[$place], destination, towards, action) {
                 Reason::Redirected => return Reason::Redirected,
                 Reason::NoRoute => failure = Reason::NoRoute,
                 _ => {}
@@ -50,18 +76,18 @@ fn redirect_to<A: Address, T: Tables + AddressTables<A>>(
     tables: &T,
     owner: u32,
     destination: &A,
-    group: bool,
+    towards: Towards,
     action: &mut Action,
 ) -> Reason {
     if owner == 0 || !tables.iface(owner).is_some_and(Iface::is_up) {
         return Reason::OwnerDown;
     }
-    if group {
+    if towards.is_group() {
         // A group is on every link: there is no next hop to find.
         *action = Action { act: Act::RedirectGroup, owner, address: Neighbour::DESTINATION };
         return Reason::Redirected;
     }
-    let Some(next_hop) = tables.next_hop(owner, *destination) else { return Reason::NoRoute };
+    let Some(next_hop) = tables.next_hop(owner, *destination, towards.flow()) else { return Reason::NoRoute };
     let address = if next_hop.is_destination() { (*destination).into() } else { *next_hop };
     *action = Action { act: Act::Redirect, owner, address };
     Reason::Redirected

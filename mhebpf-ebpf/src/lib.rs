@@ -31,7 +31,7 @@ pub use iface::{
     Announce, Block, DIRECT_IFACES, HIGH_IFACES, INLINE_ADDRESSES, Iface, Receive, Send, Slot6, Unknown,
 };
 pub use mac::Mac;
-pub use next_hop::{Neighbour, NextHopKey};
+pub use next_hop::{HOPS, Neighbour, NextHopKey, NextHops};
 pub use origin::{Metadata, Origin};
 pub use owners::{FurtherOwnerKey, INLINE_OWNERS, Owners, OwnersKey};
 pub use packet::{Arp, ArpOperation, Datagram, Discovery, DiscoveryKind, Frame, Location, Network, Packet};
@@ -67,6 +67,7 @@ map_data!(
     FurtherOwnerKey,
     NextHopKey<Ipv4>,
     NextHopKey<Ipv6>,
+    NextHops,
     Neighbour,
     CounterKey,
     Sample,

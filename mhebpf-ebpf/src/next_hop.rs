@@ -1,6 +1,6 @@
 //! The next hops of an owner: RFC 1122's `route(src, dst, TOS) -> gateway`.
 
-use crate::{Ipv4, Ipv6};
+use crate::{Ipv4, Ipv6, filter::FACTOR};
 
 /// The key of the longest-prefix tables of next hops, without its prefix length.
 ///
@@ -21,6 +21,44 @@ const _: () = assert!(size_of::<NextHopKey<Ipv6>>() == 20);
 impl<A> NextHopKey<A> {
     /// How many bits of the key are in front of the destination.
     pub const OWNER_BITS: u32 = 32;
+}
+
+/// The next hops by which an owner reaches a prefix, as places in a table of [`Neighbour`]s: a route may have several
+/// (multipath), and one with twice the weight of another has twice as many places.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(C)]
+pub struct NextHops {
+    /// The first place.
+    pub first: u32,
+    /// How many there are, at least one.
+    pub count: u32,
+}
+
+const _: () = assert!(size_of::<NextHops>() == 8);
+
+impl NextHops {
+    /// The place of the next hop that a flow takes: always the same one, as long as there are as many.
+    #[inline(always)]
+    pub const fn place(&self, flow: u32) -> u32 {
+        self.first.wrapping_add(choose(flow, self.count))
+    }
+}
+
+/// How many places a table of [`Neighbour`]s has.
+pub const HOPS: u32 = 65_536;
+
+/// Which of `count` a flow takes: each has an equal share of the numbers that [`flow`] gives.
+#[inline(always)]
+pub const fn choose(flow: u32, count: u32) -> u32 {
+    ((flow as u64 * count as u64) >> u32::BITS) as u32
+}
+
+/// A number for the packets between two addresses, by which they choose among the next hops of a route, as the kernel has it by
+/// default (`net.ipv4.fib_multipath_hash_policy` 0).
+#[inline(always)]
+pub fn flow(source: &Neighbour, destination: &Neighbour) -> u32 {
+    let number = source.word().rotate_left(16) ^ destination.word();
+    (u64::from(number).wrapping_mul(FACTOR) >> 32) as u32
 }
 
 /// A neighbour to resolve, in the layout of `struct bpf_redir_neigh`.
@@ -47,6 +85,13 @@ impl Neighbour {
     /// The destination is on-link: it is its own next hop. The address means nothing; it is not zero, since that would
     /// have the compiler call `memset`, whose loop the verifier refuses without CAP_PERFMON.
     pub const DESTINATION: Self = Self { family: 0, address: [1; 4] };
+
+    /// A word in which addresses of the family differ.
+    #[inline(always)]
+    const fn word(&self) -> u32 {
+        let [first, second, third, last] = self.address;
+        if self.family == Self::INET { first } else { first ^ second ^ third ^ last }
+    }
 
     /// Whether this is [`Neighbour::DESTINATION`].
     #[inline(always)]

@@ -3,7 +3,7 @@
 /// The layout of the maps: to be raised with any change of the type, key, value or size of a map, or of what they mean.
 ///
 /// Maps of another layout are never read, nor counted on in: their programs are replaced together with them.
-pub const LAYOUT: u32 = 4;
+pub const LAYOUT: u32 = 5;
 
 /// What the daemon has last noted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,8 +23,8 @@ const _: () = assert!(size_of::<State>() == 16);
 mod tests {
     use super::*;
     use crate::{
-        CounterKey, DIRECT_COUNTS, Filter, FurtherOwnerKey, Iface, Ipv4, Ipv6, Neighbour, NextHopKey, Owners,
-        OwnersKey, Reason,
+        CounterKey, DIRECT_COUNTS, Filter, FurtherOwnerKey, HOPS, Iface, Ipv4, Ipv6, Neighbour, NextHopKey,
+        NextHops, Owners, OwnersKey, Reason,
     };
 
     /// Where this fails, [`LAYOUT`] is to be raised as well.
@@ -39,12 +39,14 @@ mod tests {
             size_of::<FurtherOwnerKey>(),
             size_of::<NextHopKey<Ipv4>>(),
             size_of::<NextHopKey<Ipv6>>(),
+            size_of::<NextHops>(),
+            HOPS as usize,
             size_of::<Neighbour>(),
             size_of::<CounterKey>(),
             DIRECT_COUNTS as usize,
             size_of::<State>(),
         ];
-        assert_eq!((LAYOUT, sizes), (4, [256, 65_536, 8, 20, 32, 16, 8, 20, 20, 8, 1024, 16]));
+        assert_eq!((LAYOUT, sizes), (5, [256, 65_536, 8, 20, 32, 16, 8, 20, 8, 65_536, 20, 8, 1024, 16]));
         assert_eq!((Reason::ALL[0].name(), Reason::ALL[17].name()), ("redirected", "icmp_rewritten"));
     }
 }

@@ -38,7 +38,7 @@ use crate::{
     instance::Instance,
     metrics,
     model::{Policy, Route, Selection, Selector, Tables},
-    netlink::{Dumper, Events, FilterEvents, Snapshot},
+    netlink::{Dumper, Events, FilterEvents, NeighbourEvents, Snapshot},
     preflight,
     settings::{Fixed, Settings},
     steering::{Steerer, Wanted},
@@ -51,6 +51,9 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// How often the host is dumped even if no event came.
 const CROSS_CHECK: Duration = Duration::from_secs(30);
+
+/// How long after a route has expired the host is dumped: by then the kernel, which counts in ticks, says so.
+const EXPIRED: Duration = Duration::from_millis(20);
 
 /// How long nothing has happened before memory is given back.
 const QUIET: Duration = Duration::from_millis(500);
@@ -108,6 +111,8 @@ pub async fn run(options: &RunOptions) -> Result<()> {
         policies: BTreeMap::new(),
         names: BTreeMap::new(),
         ready: false,
+        expires: None,
+        neighbours: NeighbourEvents::default(),
     };
     let outcome = match daemon.start(&mut dumper, &events) {
         Ok(pace) => daemon.keep_in_step(&mut dumper, &mut events, &mut signals, &mut control, pace).await,
@@ -152,6 +157,10 @@ struct Daemon<'a> {
     /// The last name of each interface that was ever enforced.
     names: BTreeMap<u32, String>,
     ready: bool,
+    /// When the first of the routes expires, of which there is no event.
+    expires: Option<Instant>,
+    /// The gateways among which the kernel chooses by whether they answer.
+    neighbours: NeighbourEvents,
 }
 
 impl Daemon<'_> {
@@ -215,6 +224,8 @@ impl Daemon<'_> {
                     continue;
                 }
                 () = pace.retry() => {}
+                () = pace::at(self.expires) => {}
+                () = self.neighbours.changed() => {}
                 question = control.next() => {
                     self.answer(question, dumper, events);
                     continue;
@@ -323,7 +334,10 @@ impl Daemon<'_> {
     /// done.
     fn synchronise(&mut self, dumper: &mut Dumper, events: &Events) -> Result<Outcome> {
         let started = Instant::now();
-        let Snapshot { host, placed, exact } = dumper.snapshot_if(|| !events.is_pending())?;
+        let Snapshot { host, placed, expires, choices, exact } =
+            dumper.snapshot_if(|| !events.is_pending())?;
+        self.expires = expires.map(|left| Instant::now() + left + EXPIRED);
+        self.neighbours.follow(choices, &host.unreachable)?;
         let selection = self.selector.select(&host);
         self.let_go(&host, &selection.enforced);
         self.policies = self.settings.policies(&host, &selection);

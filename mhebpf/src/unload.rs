@@ -63,7 +63,7 @@ fn remove_filters() -> Result<String> {
 
 /// Removes policy routing that a killed daemon has left, and says so.
 fn remove_steering() -> Result<String> {
-    let Snapshot { host, placed, exact } = Dumper::connect()?.snapshot()?;
+    let Snapshot { host, placed, exact, .. } = Dumper::connect()?.snapshot()?;
     let mut steerer = Steerer::connect()?;
     let rules = steerer.leftovers()?;
     steerer.remove_all(&host, &placed, exact).context("removing policy routing that mhebpf has left")?;

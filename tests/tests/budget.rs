@@ -271,7 +271,7 @@ impl Map {
 /// Bytes of eBPF and, on x86-64, of machine code; and instructions that the verifier of Linux 6.18 looks at. A tenth more
 /// than there is: another compiler may need it.
 const SIZES: [(&str, u32, u32, u32); 2] =
-    [(EGRESS, 59_000, 33_500, 105_000), (INGRESS, 22_500, 12_900, 10_300)];
+    [(EGRESS, 60_000, 34_500, 113_000), (INGRESS, 22_500, 12_900, 10_300)];
 
 #[test]
 fn the_programs_are_no_larger_than_their_budget() -> Result<()> {

@@ -169,7 +169,7 @@ fn ask(host: &Host, family: Family) -> Result<Answers> {
 }
 
 fn steer(steerer: &mut Steerer, wanted: Wanted, dumper: &mut Dumper) -> Result<Steering> {
-    let Snapshot { host, placed, exact } = dumper.snapshot()?;
+    let Snapshot { host, placed, exact, .. } = dumper.snapshot()?;
     let steering = Steering::new(&host, &policies(&host));
     steerer.keep(wanted, &host, || steering.clone(), &placed, exact)?;
     Ok(steering)
@@ -207,8 +207,10 @@ fn try_out(family: Family) -> Result<Option<usize>> {
             }
             Some(way) => {
                 steered += 1;
-                let is_right = after
-                    .is_ok_and(|route| route.ifindex == way.ifindex && way.gateways.contains(&route.gateway));
+                let is_right = after.is_ok_and(|route| {
+                    route.ifindex == way.ifindex
+                        && way.gateways.iter().any(|gateway| gateway.address == route.gateway)
+                });
                 ensure!(is_right, "{source} to {destination} goes by {after:?} instead of {way:?}");
             }
         }

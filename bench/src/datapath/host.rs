@@ -85,8 +85,15 @@ fn address(ifindex: u32, local: IpAddr, length: u8) -> Address {
 }
 
 fn route(ifindex: u32, destination: IpNet) -> Route {
-    let hops = vec![Hop { ifindex, gateway: None }];
-    Route { table: host::MAIN_TABLE, destination, metric: 0, hops, metrics: Metrics::default() }
+    let hops = vec![Hop::new(ifindex, None)];
+    Route {
+        table: host::MAIN_TABLE,
+        destination,
+        metric: 0,
+        hops,
+        metrics: Metrics::default(),
+        preference: 0,
+    }
 }
 
 fn link(index: u32) -> Link {

@@ -5,7 +5,7 @@
 //! the epoch of the tables that it was made from, and counts in no other.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
-use mhebpf_ebpf::{Action, Datagram, Neighbour, filter::FACTOR};
+use mhebpf_ebpf::{Action, Datagram, Neighbour, next_hop};
 
 use super::maps;
 
@@ -78,16 +78,8 @@ impl Entry {
 #[inline(always)]
 fn index(source: &Neighbour, destination: &Neighbour) -> u32 {
     let family = if destination.family == Neighbour::INET { 0 } else { FLOWS_OF_FAMILY };
-    let number = word(source).rotate_left(16) ^ word(destination);
-    let product = u64::from(number).wrapping_mul(FACTOR);
-    (product >> (u64::BITS - FLOWS_OF_FAMILY.trailing_zeros())) as u32 + family
-}
-
-/// A word in which addresses of the family differ.
-#[inline(always)]
-fn word(address: &Neighbour) -> u32 {
-    let [first, second, third, last] = address.address;
-    if address.family == Neighbour::INET { first } else { first ^ second ^ third ^ last }
+    let number = next_hop::flow(source, destination);
+    (number >> (u32::BITS - FLOWS_OF_FAMILY.trailing_zeros())) + family
 }
 
 /// Whether an address is the one that is kept.

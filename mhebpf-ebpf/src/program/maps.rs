@@ -11,7 +11,8 @@ use aya_ebpf::{
 };
 use mhebpf_ebpf::{
     AddressTables, CounterKey, DIRECT_COUNTS as DIRECT_COUNTS_LENGTH, DIRECT_IFACES, Filter, FurtherOwnerKey,
-    HIGH_IFACES, Iface, Ipv4, Ipv6, Neighbour, NextHopKey, Owners, OwnersKey, Sample, Sampler, State, Tables,
+    HIGH_IFACES, HOPS as HOPS_LENGTH, Iface, Ipv4, Ipv6, Neighbour, NextHopKey, NextHops, Owners, OwnersKey,
+    Sample, Sampler, State, Tables,
     filter::{Bit, WORDS},
 };
 
@@ -67,15 +68,19 @@ static PREFIXES6: LpmTrie<OwnersKey<Ipv6>, Owners> = LpmTrie::with_max_entries(6
 #[map]
 static FURTHER_OWNERS: HashMap<FurtherOwnerKey, u8> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
 
-/// Next hops by owner and IPv4 destination.
+/// Next hops by owner and IPv4 destination. It takes memory for what is in it only.
 #[map]
-static NEXT_HOPS: LpmTrie<NextHopKey<Ipv4>, Neighbour> =
-    LpmTrie::with_max_entries(1_048_576, BPF_F_NO_PREALLOC);
+static NEXT_HOPS: LpmTrie<NextHopKey<Ipv4>, NextHops> =
+    LpmTrie::with_max_entries(16_777_216, BPF_F_NO_PREALLOC);
 
 /// Next hops by owner and IPv6 destination.
 #[map]
-static NEXT_HOPS6: LpmTrie<NextHopKey<Ipv6>, Neighbour> =
-    LpmTrie::with_max_entries(1_048_576, BPF_F_NO_PREALLOC);
+static NEXT_HOPS6: LpmTrie<NextHopKey<Ipv6>, NextHops> =
+    LpmTrie::with_max_entries(16_777_216, BPF_F_NO_PREALLOC);
+
+/// The neighbours that next hops are, of both families.
+#[map]
+static HOPS: Array<Neighbour> = Array::with_max_entries(HOPS_LENGTH, 0);
 
 /// Packets that did not simply pass.
 #[map]
@@ -172,9 +177,12 @@ macro_rules! address_tables {
             }
 
             #[inline(always)]
-            fn next_hop(&self, owner: u32, destination: $address) -> Option<&Neighbour> {
+            fn next_hop(&self, owner: u32, destination: $address, flow: u32) -> Option<&Neighbour> {
                 let length = NextHopKey::<$address>::OWNER_BITS + bits::<$address>();
-                $next_hops.get(Key::new(length, NextHopKey { owner, destination }))
+                let next_hops = $next_hops.get(Key::new(length, NextHopKey { owner, destination }))?;
+                // SAFETY: an element of an array lives as long as the program. The daemon writes it before there are next
+                // hops that name it, and for others not before they are gone.
+                HOPS.get_ptr(next_hops.place(flow)).map(|hop| unsafe { &*hop })
             }
         }
     };

@@ -226,13 +226,14 @@ mod tests {
     }
 
     fn route(destination: &str, ifindex: u32, gateway: Option<&str>) -> Route {
-        let hops = vec![Hop { ifindex, gateway: gateway.map(ip) }];
+        let hops = vec![Hop::new(ifindex, gateway.map(ip))];
         Route {
             table: MAIN_TABLE,
             destination: net(destination),
             metric: 0,
             hops,
             metrics: Metrics::default(),
+            preference: 0,
         }
     }
 

@@ -92,9 +92,10 @@ macro_rules! address_tables {
                 self.tables.owners_by_prefix(key)
             }
 
-            fn next_hop(&self, owner: u32, destination: $address) -> Option<&Neighbour> {
-                self.note(Read::next_hop(self.tables, owner, <$standard>::from(destination).into()));
-                self.tables.next_hop(owner, destination)
+            fn next_hop(&self, owner: u32, destination: $address, flow: u32) -> Option<&Neighbour> {
+                let address = <$standard>::from(destination).into();
+                self.note(Read::next_hop(self.tables, owner, address, flow));
+                self.tables.next_hop(owner, destination, flow)
             }
         }
     )+};

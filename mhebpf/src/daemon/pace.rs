@@ -64,9 +64,14 @@ impl Pace {
     }
 
     pub(super) async fn retry(&self) {
-        match self.retry_at {
-            Some(at) => tokio::time::sleep_until(at).await,
-            None => std::future::pending().await,
-        }
+        at(self.retry_at).await;
+    }
+}
+
+/// Waits for a moment; for ever where there is none.
+pub(super) async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }

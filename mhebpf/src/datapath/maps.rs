@@ -3,6 +3,7 @@
 mod epoch;
 mod family;
 mod filter;
+mod hops;
 mod ifaces;
 mod live;
 
@@ -14,7 +15,7 @@ use aya::{
 use mhebpf_ebpf::{Filter, FurtherOwnerKey, Iface, Ipv4, Ipv6};
 
 pub use self::live::Live;
-use self::{epoch::EpochMap, family::FamilyMaps, filter::FilterMap, ifaces::IfaceMaps};
+use self::{epoch::EpochMap, family::FamilyMaps, filter::FilterMap, hops::HopsMap, ifaces::IfaceMaps};
 use super::raw::Raw;
 use crate::model::Tables;
 
@@ -29,6 +30,7 @@ pub struct Maps {
     further_owners: HashMap<MapData, Raw<FurtherOwnerKey>, u8>,
     ipv4: FamilyMaps<Ipv4>,
     ipv6: FamilyMaps<Ipv6>,
+    hops: HopsMap,
     written: Tables,
 }
 
@@ -41,6 +43,7 @@ impl Maps {
             further_owners: HashMap::try_from(source("FURTHER_OWNERS")?)?,
             ipv4: FamilyMaps::take(source, ["OWNERS", "PREFIXES", "NEXT_HOPS"])?,
             ipv6: FamilyMaps::take(source, ["OWNERS6", "PREFIXES6", "NEXT_HOPS6"])?,
+            hops: HopsMap::take(source)?,
             written: Tables::default(),
         })
     }
@@ -66,8 +69,8 @@ impl Maps {
         for key in self.further_owners.keys() {
             tables.further_owners.insert(key.context("reading further owners")?.0);
         }
-        tables.ipv4 = self.ipv4.read().context("reading what is known of IPv4 addresses")?;
-        tables.ipv6 = self.ipv6.read().context("reading what is known of IPv6 addresses")?;
+        tables.ipv4 = self.ipv4.read(&self.hops).context("reading what is known of IPv4 addresses")?;
+        tables.ipv6 = self.ipv6.read(&self.hops).context("reading what is known of IPv6 addresses")?;
         Ok(tables)
     }
 
@@ -107,8 +110,8 @@ impl Maps {
                 self.written.further_owners.insert(*key);
             }
         }
-        self.ipv4.add(&mut self.written.ipv4, &wanted.ipv4, &mut failures);
-        self.ipv6.add(&mut self.written.ipv6, &wanted.ipv6, &mut failures);
+        self.ipv4.add(&mut self.written.ipv4, &wanted.ipv4, &mut self.hops, &mut failures);
+        self.ipv6.add(&mut self.written.ipv6, &wanted.ipv6, &mut self.hops, &mut failures);
         self.write_ifaces(wanted, is_filtered, &mut failures);
         self.remove_unwanted(wanted, &mut failures);
         failures.note("removing from the filter", self.filter.write(self.written.filter()));
@@ -151,8 +154,8 @@ impl Maps {
                 self.written.ifaces.remove(&ifindex);
             }
         }
-        self.ipv4.remove(&mut self.written.ipv4, &wanted.ipv4, failures);
-        self.ipv6.remove(&mut self.written.ipv6, &wanted.ipv6, failures);
+        self.ipv4.remove(&mut self.written.ipv4, &wanted.ipv4, &mut self.hops, failures);
+        self.ipv6.remove(&mut self.written.ipv6, &wanted.ipv6, &mut self.hops, failures);
         for key in missing(self.written.further_owners.iter(), |key| wanted.further_owners.contains(key)) {
             if failures.note("removing an owner", removed(self.further_owners.remove(&Raw(key)))) {
                 self.written.further_owners.remove(&key);

@@ -17,7 +17,7 @@ use super::{Counters, Maps, StateMap};
 use crate::pins::{Directory, Entry, Generation, Pinned};
 
 /// The maps that are pinned. Those of samples are not: nobody watches when the daemon is gone.
-pub(super) const MAPS: [&str; 14] = [
+pub(super) const MAPS: [&str; 15] = [
     "IFACES",
     "IFACE_SLOTS",
     "FILTER",
@@ -29,6 +29,7 @@ pub(super) const MAPS: [&str; 14] = [
     "FURTHER_OWNERS",
     "NEXT_HOPS",
     "NEXT_HOPS6",
+    "HOPS",
     "COUNTERS",
     "DIRECT_COUNTS",
     "STATE",

@@ -52,7 +52,7 @@ fn between(model: &Model, maps: &Read, host: &Read) -> Vec<Difference> {
             let of = format!("whether {} is among further owners or carriers", name(*ifindex));
             (of, [maps, host].map(|found| yes(*found)))
         }
-        (Read::NextHop { owner, destination, found: maps }, Read::NextHop { found: host, .. }) => {
+        (Read::NextHop { owner, destination, found: maps, .. }, Read::NextHop { found: host, .. }) => {
             let of = format!("the next hop of {} to {destination}", name(*owner));
             (of, [maps, host].map(|found| next_hop(*found)))
         }

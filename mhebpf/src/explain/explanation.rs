@@ -178,9 +178,8 @@ pub fn because(model: &Model, question: &Question, verdict: Verdict) -> Explanat
     );
     let tries = match judged.last() {
         Some(source) if is_redirect => {
-            let (owners, (_, destination)) =
-                (owners(model, question.ifindex, source.address), question.addresses());
-            why::tries(model, owners, destination, question.packet.group)
+            let owners = owners(model, question.ifindex, source.address);
+            why::tries(model, owners, question.addresses(), question.packet.group)
         }
         _ => Vec::new(),
     };

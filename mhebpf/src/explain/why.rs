@@ -3,14 +3,14 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
-use mhebpf_ebpf::INLINE_OWNERS;
+use mhebpf_ebpf::{
+    INLINE_OWNERS, Neighbour,
+    next_hop::{choose, flow},
+};
 
 use super::explanation::Model;
 pub use crate::model::reasons::Rule;
-use crate::model::{
-    Route, Stacking,
-    next_hops::{self, NextHop},
-};
+use crate::model::{Route, Stacking, next_hops};
 
 /// Something that makes an interface an owner of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,7 +122,12 @@ pub enum TryOutcome {
 }
 
 /// How redirects to the owners go, in their order, up to the first that is possible.
-pub fn tries(model: &Model, owners: &[u32], destination: IpAddr, group: bool) -> Vec<Try> {
+pub fn tries(
+    model: &Model,
+    owners: &[u32],
+    (source, destination): (IpAddr, IpAddr),
+    group: bool,
+) -> Vec<Try> {
     let mut tries = Vec::new();
     for owner in owners.iter().take(INLINE_OWNERS) {
         let outcome = if model.tables.ifaces.get(owner).is_none_or(|iface| !iface.is_up()) {
@@ -130,7 +135,7 @@ pub fn tries(model: &Model, owners: &[u32], destination: IpAddr, group: bool) ->
         } else if group {
             TryOutcome::Group
         } else {
-            next_hop(model, *owner, destination)
+            next_hop(model, *owner, source, destination)
         };
         let ends = matches!(outcome, TryOutcome::Group | TryOutcome::NextHop { .. });
         tries.push(Try { owner: *owner, outcome });
@@ -142,17 +147,16 @@ pub fn tries(model: &Model, owners: &[u32], destination: IpAddr, group: bool) ->
 }
 
 /// The next hop by the longest prefix, and the route that it comes from.
-fn next_hop(model: &Model, owner: u32, destination: IpAddr) -> TryOutcome {
+fn next_hop(model: &Model, owner: u32, source: IpAddr, destination: IpAddr) -> TryOutcome {
     let host = &model.host;
     let next_hops = next_hops::of_owners(host, &BTreeSet::from([owner]));
     let candidates = next_hops.into_iter().filter(|((_, prefix), _)| prefix.contains(&destination));
-    let Some(((_, prefix), next_hop)) = candidates.max_by_key(|((_, prefix), _)| prefix.prefix_len()) else {
+    let Some(((_, prefix), hops)) = candidates.max_by_key(|((_, prefix), _)| prefix.prefix_len()) else {
         return TryOutcome::NoRoute;
     };
-    let gateway = match next_hop {
-        NextHop::OnLink => None,
-        NextHop::Gateway(gateway) => Some(gateway),
-    };
+    let hops = next_hops::by_weight(&hops);
+    let flow = flow(&source.into(), &destination.into());
+    let gateway = hops.get(choose(flow, hops.len() as u32) as usize).and_then(Neighbour::ip);
     let table = host.table_of(host.domain_of(owner));
     let routes = || host.routes.iter().filter(|route| route.table == table && route.destination == prefix);
     // An own route first, as when the next hop was chosen; of equal metrics the first one.
@@ -178,8 +182,15 @@ mod tests {
     };
 
     fn route(destination: &str, metric: u32, ifindex: u32, gateway: Option<&str>) -> Route {
-        let hops = vec![Hop { ifindex, gateway: gateway.map(ip) }];
-        Route { table: MAIN_TABLE, destination: net(destination), metric, hops, metrics: Metrics::default() }
+        let hops = vec![Hop::new(ifindex, gateway.map(ip))];
+        Route {
+            table: MAIN_TABLE,
+            destination: net(destination),
+            metric,
+            hops,
+            metrics: Metrics::default(),
+            preference: 0,
+        }
     }
 
     fn model() -> Model {
@@ -209,7 +220,8 @@ mod tests {
 
     #[test]
     fn a_next_hop_is_traced_to_its_route() {
-        let first = |destination| tries(&model(), &[3], ip(destination), false).remove(0).outcome;
+        let first =
+            |destination| tries(&model(), &[3], (ip("192.0.2.9"), ip(destination)), false).remove(0).outcome;
         let far = TryOutcome::NextHop {
             gateway: Some(ip("10.0.0.1")),
             prefix: net("0.0.0.0/0"),
@@ -221,7 +233,13 @@ mod tests {
             TryOutcome::NextHop { gateway: None, prefix: net("10.0.0.0/24"), metric: 0, route_through: 3 };
         assert_eq!(first("10.0.0.77"), near);
         assert_eq!(first("2001:db8::1"), TryOutcome::NoRoute);
-        assert_eq!(tries(&model(), &[9], ip("10.0.0.77"), false)[0].outcome, TryOutcome::Down);
-        assert_eq!(tries(&model(), &[3], ip("10.0.0.77"), true)[0].outcome, TryOutcome::Group);
+        assert_eq!(
+            tries(&model(), &[9], (ip("192.0.2.9"), ip("10.0.0.77")), false)[0].outcome,
+            TryOutcome::Down
+        );
+        assert_eq!(
+            tries(&model(), &[3], (ip("192.0.2.9"), ip("10.0.0.77")), true)[0].outcome,
+            TryOutcome::Group
+        );
     }
 }

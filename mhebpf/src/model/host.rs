@@ -1,7 +1,7 @@
 //! A snapshot of the links, addresses and routes of a network namespace.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv6Addr},
 };
 
@@ -32,6 +32,9 @@ pub struct Host {
     pub rules: Vec<Rule>,
     /// Default routes that only tables of rules had, and that are gone: see [`super::remembered`].
     pub remembered: Vec<Route>,
+    /// Gateways that do not answer on an interface, among those that the kernel chooses by that: see
+    /// [`super::next_hops::choices`].
+    pub unreachable: BTreeSet<(u32, IpAddr)>,
 }
 
 /// A network device.
@@ -174,7 +177,10 @@ pub struct Route {
     pub destination: IpNet,
     /// Lower ones are preferred.
     pub metric: u32,
-    /// One, or several for a multipath route.
+    /// What a router says of itself (RFC 4191 section 2.1): 1 for high, 0 for medium, -1 for low. Of routes with the same metric
+    /// the kernel prefers the higher one. Always 0 for IPv4.
+    pub preference: i8,
+    /// One, or several for a multipath route. None of them is dead.
     pub hops: Vec<Hop>,
     /// What connections through it are told.
     pub metrics: Metrics,
@@ -227,6 +233,15 @@ pub struct Hop {
     pub ifindex: u32,
     /// The gateway; `None` when the destination is on-link. That of an IPv4 route may be an IPv6 address.
     pub gateway: Option<IpAddr>,
+    /// Its share of the flows of a multipath route, beside the weights of the others; at least 1.
+    pub weight: u16,
+}
+
+impl Hop {
+    /// One with the weight that hops have by default.
+    pub const fn new(ifindex: u32, gateway: Option<IpAddr>) -> Self {
+        Self { ifindex, gateway, weight: 1 }
+    }
 }
 
 /// A route of the main table that no next hop describes: one of type blackhole, unreachable, prohibit or throw, one for

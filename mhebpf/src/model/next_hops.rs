@@ -1,16 +1,20 @@
 //! The next hops of each owner, made from the routing tables.
 
+mod entries;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
     net::IpAddr,
 };
 
 use ipnet::IpNet;
 
+pub use self::entries::{by_weight, without_repetitions};
 use super::host::{Hop, Host, Route, TableOfRule, is_link_local};
 
 /// Where packets to a prefix go from an owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NextHop {
     /// The destination is on-link.
     OnLink,
@@ -18,8 +22,8 @@ pub enum NextHop {
     Gateway(IpAddr),
 }
 
-/// Next hops by owner and prefix.
-pub type NextHops = HashMap<(u32, IpNet), NextHop>;
+/// Next hops by owner and prefix: one, or those of a multipath route, with their weights.
+pub type NextHops = HashMap<(u32, IpNet), Vec<(NextHop, u16)>>;
 
 /// Next hops by prefix for every interface in `owners`, from the table of the owner's VRF or the main one, and from those
 /// that rules from its addresses lead to.
@@ -28,6 +32,9 @@ pub type NextHops = HashMap<(u32, IpNet), NextHop>;
 /// asked, then of the owner's own table, by the lowest metric; else a route of that through another interface whose gateway is
 /// near the owner, by the lowest metric: that gateway, on the owner. Hosts with many interfaces in one subnet often have one
 /// default route only, and their gateway serves all of them.
+///
+/// A gateway that does not answer is passed over where the kernel would: for another hop of the same route, and with IPv6 for
+/// another route too (`fib6_select_path` and `find_rr_leaf`, net/ipv6/route.c, Linux 6.18).
 pub fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> NextHops {
     let mut owners_by_table: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
     for owner in owners {
@@ -35,23 +42,77 @@ pub fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> NextHops {
     }
     let mut routes_by_table = by_table(host);
     let by_source = by_source(host, owners, &routes_by_table);
-    let mut next_hops = NextHops::new();
-    let mut keep = |owner: u32, route: &Route, hop: &Hop| {
-        let next_hop = hop.gateway.map_or(NextHop::OnLink, NextHop::Gateway);
-        next_hops.entry((owner, route.destination)).or_insert(next_hop);
+    let mut chosen = HashMap::new();
+    let mut offer = |owner: u32, route, hop: &Hop| {
+        let is_reachable = hop.gateway.is_none_or(|gateway| !host.unreachable.contains(&(owner, gateway)));
+        choose(&mut chosen, owner, route, hop, is_reachable);
     };
     for (owner, route, hop) in by_source {
-        keep(owner, route, hop);
+        offer(owner, route, hop);
     }
     for (table, owners) in owners_by_table {
         if let Some(routes) = routes_by_table.remove(&table) {
-            for_each(&routes, &owners, &mut keep);
+            for_each(&routes, &owners, &mut offer);
         }
     }
     for (owner, route, hop) in remembered(host, owners) {
-        keep(owner, route, hop);
+        offer(owner, route, hop);
     }
-    next_hops
+    chosen.into_iter().map(|(key, chosen)| (key, chosen.hops)).collect()
+}
+
+/// What an owner uses for a prefix, as far as it has been looked.
+struct Chosen<'a> {
+    route: &'a Route,
+    /// The route leads through the owner itself.
+    own: bool,
+    reachable: bool,
+    hops: Vec<(NextHop, u16)>,
+}
+
+/// Takes the first route that is offered, with all of its hops that are of the same kind, unless another one can be reached and
+/// this one can't.
+fn choose<'a>(
+    chosen: &mut HashMap<(u32, IpNet), Chosen<'a>>,
+    owner: u32,
+    route: &'a Route,
+    hop: &Hop,
+    reachable: bool,
+) {
+    let own = hop.ifindex == owner;
+    let next_hop = (hop.gateway.map_or(NextHop::OnLink, NextHop::Gateway), hop.weight);
+    let new = || Chosen { route, own, reachable, hops: vec![next_hop] };
+    match chosen.entry((owner, route.destination)) {
+        Entry::Vacant(entry) => {
+            entry.insert(new());
+        }
+        Entry::Occupied(mut entry) => {
+            let before = entry.get_mut();
+            let same_route = std::ptr::eq(before.route, route) && before.own == own;
+            if same_route && before.reachable == reachable {
+                // One gateway on several interfaces is one gateway to another one that is near to them.
+                if own || before.hops.iter().all(|(hop, _)| *hop != next_hop.0) {
+                    before.hops.push(next_hop);
+                }
+            } else if reachable && !before.reachable && (same_route || route.destination.addr().is_ipv6()) {
+                *before = new();
+            }
+        }
+    }
+}
+
+/// The gateways among which the kernel chooses by whether they answer: those of IPv6 prefixes with more than one, and of multipath
+/// routes of IPv4 where `fib_multipath_use_neigh` is on.
+pub fn choices(host: &Host, ipv4_by_neighbours: bool) -> HashSet<IpAddr> {
+    let mut gateways: HashMap<(u32, IpNet), Vec<IpAddr>> = HashMap::new();
+    for route in &host.routes {
+        let is_ipv6 = route.destination.addr().is_ipv6();
+        if is_ipv6 || ipv4_by_neighbours && route.hops.len() > 1 {
+            let of_prefix = gateways.entry((route.table, route.destination)).or_default();
+            of_prefix.extend(route.hops.iter().filter_map(|hop| hop.gateway));
+        }
+    }
+    gateways.into_values().filter(|gateways| gateways.len() > 1).flatten().collect()
 }
 
 /// The routes of each table, better ones first. The kernel takes the first of routes with equal metric, and their order stays.
@@ -61,7 +122,7 @@ pub(super) fn by_table(host: &Host) -> HashMap<u32, Vec<&Route>> {
         by_table.entry(route.table).or_default().push(route);
     }
     for routes in by_table.values_mut() {
-        routes.sort_by_key(|route| route.metric);
+        routes.sort_by_key(|route| (route.metric, Reverse(route.preference)));
     }
     by_table
 }
@@ -117,7 +178,7 @@ pub(super) fn for_each<'a>(
         let Some(gateway) = hop.gateway else { continue };
         let near = nearby.of(gateway, hop.ifindex);
         if done.insert((route.destination, gateway, near)) {
-            for owner in nearby.interfaces(near) {
+            for owner in nearby.interfaces(near).iter().filter(|owner| **owner != hop.ifindex) {
                 offer(*owner, route, hop);
             }
         }
@@ -228,16 +289,23 @@ mod tests {
     };
 
     fn route(destination: &str, metric: u32, ifindex: u32, gateway: Option<&str>) -> Route {
-        let hops = vec![Hop { ifindex, gateway: gateway.map(ip) }];
-        Route { table: MAIN_TABLE, destination: net(destination), metric, hops, metrics: Metrics::default() }
+        let hops = vec![Hop::new(ifindex, gateway.map(ip))];
+        Route {
+            table: MAIN_TABLE,
+            destination: net(destination),
+            metric,
+            hops,
+            metrics: Metrics::default(),
+            preference: 0,
+        }
     }
 
     fn next_hops(routes: Vec<Route>) -> NextHops {
         of_owners(&Host { routes, ..Host::default() }, &BTreeSet::from([2, 3]))
     }
 
-    fn gateway(text: &str) -> NextHop {
-        NextHop::Gateway(ip(text))
+    fn gateway(text: &str) -> Vec<(NextHop, u16)> {
+        vec![(NextHop::Gateway(ip(text)), 1)]
     }
 
     #[test]
@@ -251,7 +319,7 @@ mod tests {
                 route(subnet, 0, 3, None),
             ]);
             assert_eq!(hops[&(3, net(default))], gateway(router));
-            assert_eq!(hops[&(3, net(subnet))], NextHop::OnLink);
+            assert_eq!(hops[&(3, net(subnet))], vec![(NextHop::OnLink, 1)]);
         }
     }
 
@@ -297,7 +365,7 @@ mod tests {
 
     #[test]
     fn each_hop_of_a_multipath_route_serves_its_interface() {
-        let hop = |ifindex, gateway| Hop { ifindex, gateway: Some(ip(gateway)) };
+        let hop = |ifindex, gateway| Hop::new(ifindex, Some(ip(gateway)));
         let multipath =
             Route { hops: vec![hop(2, "192.168.0.1"), hop(3, "10.0.0.1")], ..route("0.0.0.0/0", 0, 2, None) };
         let hops = next_hops(vec![multipath]);

@@ -59,9 +59,16 @@ mod tests {
     fn with_rule() -> Host {
         let addresses = [address(2, "10.1.0.5/24"), address(3, "10.2.0.5/24")];
         let mut host = host([2, 3].map(|index| link(index, LinkKind::Wire)), addresses);
-        let hops = vec![Hop { ifindex: 3, gateway: Some(ip("10.2.0.1")) }];
+        let hops = vec![Hop::new(3, Some(ip("10.2.0.1")))];
         let destination = net("0.0.0.0/0");
-        host.routes = vec![Route { table: 101, destination, metric: 0, hops, metrics: Metrics::default() }];
+        host.routes = vec![Route {
+            table: 101,
+            destination,
+            metric: 0,
+            hops,
+            metrics: Metrics::default(),
+            preference: 0,
+        }];
         let source = Some(net("10.2.0.5/32"));
         let rule =
             Rule { ipv4: true, priority: 100, source, table: 101, protocol: 3, mark: None, selects: false };
@@ -70,7 +77,8 @@ mod tests {
     }
 
     fn next_hop(host: &Host) -> Option<NextHop> {
-        next_hops::of_owners(host, &BTreeSet::from([2, 3])).get(&(3, net("0.0.0.0/0"))).copied()
+        let next_hops = next_hops::of_owners(host, &BTreeSet::from([2, 3]));
+        next_hops.get(&(3, net("0.0.0.0/0"))).map(|hops| hops[0].0)
     }
 
     #[test]

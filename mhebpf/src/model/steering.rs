@@ -57,6 +57,9 @@ pub const MANY_RULES: usize = 64;
 /// A table with more routes than this is not kept.
 pub const MOST_ROUTES: usize = 10_000;
 
+/// A route can't say more of a gateway (`rtnh_hops`); nexthop objects can.
+pub const MOST_WEIGHT: u16 = 256;
+
 /// The rules and tables of a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Steering {
@@ -93,14 +96,37 @@ pub enum SteeringRoute {
 pub struct Way {
     /// The owner.
     pub ifindex: u32,
-    /// `None` for on-link destinations; several for a multipath route of which more than one hop is the owner's. Never empty.
-    pub gateways: Vec<Option<IpAddr>>,
+    /// Several for a multipath route of which the owner can use more than one hop. Never empty.
+    pub gateways: Vec<Gateway>,
     /// The gateways are in no subnet that the table has: the kernel must take them for reachable (`onlink`).
     pub on_link: bool,
     /// The metric of the route that it comes from.
     pub metric: u32,
     /// The metrics of connections, from the same route.
     pub metrics: Metrics,
+}
+
+/// A gateway of a way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Gateway {
+    /// `None` for destinations that are on-link.
+    pub address: Option<IpAddr>,
+    /// Its share beside the others' of the way, at least 1.
+    pub weight: u16,
+}
+
+impl Gateway {
+    /// With the weight that gateways have by default.
+    pub const fn new(address: Option<IpAddr>) -> Self {
+        Self { address, weight: 1 }
+    }
+}
+
+impl Way {
+    /// Whether the destinations are on-link.
+    pub fn is_on_link(&self) -> bool {
+        self.gateways.iter().all(|gateway| gateway.address.is_none())
+    }
 }
 
 /// Something that is not steered.

@@ -21,10 +21,10 @@ use mhebpf_ebpf::{
     Owners, OwnersKey, Slot6, Unknown,
 };
 
-pub use self::family::{FamilyTables, WireAddress};
+pub use self::family::{FamilyTables, Hops, WireAddress};
 use super::{
     host::{Framing, Host, Link, LinkKind},
-    next_hops::{self, NextHop},
+    next_hops,
     ownership::{self, Bindings, Ownership},
     policy::Policy,
     stacking::{Carrier, Stacking},
@@ -97,8 +97,8 @@ impl Tables {
             }
         }
         let owners = ownerships.distinct().iter().flat_map(|each| each.owners.iter().copied()).collect();
-        for ((owner, prefix), next_hop) in next_hops::of_owners(host, &owners) {
-            tables.insert_next_hop(owner, prefix, next_hop);
+        for ((owner, prefix), hops) in next_hops::without_repetitions(next_hops::of_owners(host, &owners)) {
+            tables.insert_next_hops(owner, prefix, next_hops::by_weight(&hops));
         }
         tables
     }
@@ -175,19 +175,15 @@ impl Tables {
         }
     }
 
-    fn insert_next_hop(&mut self, owner: u32, prefix: IpNet, next_hop: NextHop) {
-        let neighbour = match next_hop {
-            NextHop::OnLink => Neighbour::DESTINATION,
-            NextHop::Gateway(gateway) => gateway.into(),
-        };
+    fn insert_next_hops(&mut self, owner: u32, prefix: IpNet, hops: Hops) {
         match prefix {
             IpNet::V4(prefix) => {
                 let key = NextHopKey { owner, destination: Ipv4::from(prefix.addr()) };
-                self.ipv4.next_hops.insert((key, prefix.prefix_len()), neighbour);
+                self.ipv4.next_hops.insert((key, prefix.prefix_len()), hops);
             }
             IpNet::V6(prefix) => {
                 let key = NextHopKey { owner, destination: Ipv6::from(prefix.addr()) };
-                self.ipv6.next_hops.insert((key, prefix.prefix_len()), neighbour);
+                self.ipv6.next_hops.insert((key, prefix.prefix_len()), hops);
             }
         }
     }
@@ -243,8 +239,8 @@ impl AddressTables<Ipv4> for Tables {
         self.ipv4.owners_by_prefix(key)
     }
 
-    fn next_hop(&self, owner: u32, destination: Ipv4) -> Option<&Neighbour> {
-        self.ipv4.next_hop(owner, destination)
+    fn next_hop(&self, owner: u32, destination: Ipv4, flow: u32) -> Option<&Neighbour> {
+        self.ipv4.next_hop(owner, destination, flow)
     }
 }
 
@@ -257,7 +253,7 @@ impl AddressTables<Ipv6> for Tables {
         self.ipv6.owners_by_prefix(key)
     }
 
-    fn next_hop(&self, owner: u32, destination: Ipv6) -> Option<&Neighbour> {
-        self.ipv6.next_hop(owner, destination)
+    fn next_hop(&self, owner: u32, destination: Ipv6, flow: u32) -> Option<&Neighbour> {
+        self.ipv6.next_hop(owner, destination, flow)
     }
 }

@@ -1,6 +1,14 @@
 //! Dumps of links, addresses, rules and routes.
 
-use std::{collections::BTreeMap, collections::HashSet, hash::Hash, io, rc::Rc};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, HashSet},
+    hash::Hash,
+    io,
+    net::IpAddr,
+    rc::Rc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use netlink_packet_core::{DecodeError, NLM_F_DUMP, Parseable as _};
@@ -13,10 +21,11 @@ use netlink_packet_route::{
 };
 use tracing::{debug, warn};
 
-use super::{parse, request::Requests, routes::PlacedRoute, rules};
+use super::{neighbours, parse, request::Requests, routes::PlacedRoute, rules};
 use crate::model::{
     Address, Host, Link, LinkKind,
     host::{MAIN_DOMAIN, MAIN_TABLE},
+    next_hops,
     remembered::remember,
     steering::interface_of,
 };
@@ -38,6 +47,8 @@ pub struct Dumper {
     requests: Requests,
     last: Rc<Host>,
     interrupted: u64,
+    /// Some routes only name a nexthop object.
+    names_nexthops: bool,
 }
 
 /// A snapshot of the host.
@@ -46,6 +57,10 @@ pub struct Snapshot {
     pub host: Rc<Host>,
     /// The routes in the tables of [`crate::model::steering`], whoever added them.
     pub placed: Vec<PlacedRoute>,
+    /// In what time the first of the routes expires.
+    pub expires: Option<Duration>,
+    /// The gateways among which the kernel chooses by whether they answer.
+    pub choices: HashSet<IpAddr>,
     /// Whether it is the host at one moment. If not, addresses and routes changed during each dump: all that
     /// are there for long are in it, and some that are gone.
     pub exact: bool,
@@ -59,7 +74,7 @@ impl Dumper {
     /// When the kernel refuses it.
     pub fn connect() -> Result<Self> {
         let requests = Requests::open().context("opening a netlink socket for dumps")?;
-        Ok(Self { requests, last: Rc::default(), interrupted: 0 })
+        Ok(Self { requests, last: Rc::default(), interrupted: 0, names_nexthops: false })
     }
 
     /// Takes a snapshot of the host.
@@ -83,14 +98,27 @@ impl Dumper {
         let links = self.links()?;
         let mut tables = parse::Tables { domains: domains_by_table(&links), ..parse::Tables::default() };
         let mut host = Host { links, ..Host::default() };
-        let mut placed = Vec::new();
+        let (mut placed, mut expires) = (Vec::new(), None);
         let mut exact = true;
+        if self.names_nexthops {
+            tables.nexthops.get_mut().read().context("dumping the nexthop objects of the host")?;
+        }
         for family in FAMILIES {
             exact &= self.addresses(family, &mut host)?;
             exact &= self.rules(family, &mut host)?;
             tables.by_rule = host.rules.iter().map(|rule| (rule.table, rule.ipv4)).collect();
-            exact &= self.routes(family, &tables, &mut host, &mut placed)?;
+            let mut routes = self.routes(family, &tables, &host.links)?;
+            // For the first time they are asked for when a route has named one.
+            if tables.nexthops.get_mut().are_needed && !self.names_nexthops {
+                self.names_nexthops = true;
+                tables.nexthops.get_mut().read().context("dumping the nexthop objects of the host")?;
+                routes = self.routes(family, &tables, &host.links)?;
+            }
+            exact &= routes.exact;
+            expires = expires.into_iter().chain(routes.expires).min();
+            routes.add_to(&mut host, &mut placed);
         }
+        self.names_nexthops = tables.nexthops.get_mut().are_needed;
         exact &= nothing_changed();
         // An interrupted dump can miss what is there. What was there before stays until a whole dump says
         // otherwise: an address too many passes packets for a moment, one too few would let them go unjudged
@@ -103,8 +131,13 @@ impl Dumper {
             add_missing(&mut host.rules, &self.last.rules);
         }
         remember(&mut host, &self.last);
+        let choices = next_hops::choices(&host, neighbours::ipv4_is_chosen_by_neighbours());
+        if !choices.is_empty() {
+            host.unreachable = neighbours::unreachable(&mut self.requests, &choices)
+                .context("dumping the neighbours of the host")?;
+        }
         self.last = Rc::new(host);
-        Ok(Snapshot { host: Rc::clone(&self.last), placed, exact })
+        Ok(Snapshot { host: Rc::clone(&self.last), placed, expires, choices, exact })
     }
 
     /// The host as it was last seen.
@@ -175,13 +208,12 @@ impl Dumper {
         &mut self,
         family: AddressFamily,
         tables: &parse::Tables,
-        host: &mut Host,
-        placed: &mut Vec<PlacedRoute>,
-    ) -> Result<bool> {
+        links: &BTreeMap<u32, Link>,
+    ) -> Result<Routes> {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
         let request = RouteNetlinkMessage::GetRoute(request);
-        let links = &host.links;
+        let expires = Cell::new(None);
         let matters = |route: &parse::AnyRoute| match route {
             // Tables of interfaces that there are not are none of ours, but for what an earlier run has left.
             parse::AnyRoute::Placed(placed) => {
@@ -195,21 +227,17 @@ impl Dumper {
             if header.address_family != family || !parse::route_matters(&header) {
                 return Ok(None);
             }
-            RouteMessage::parse(payload).map(|message| parse::route(&message, tables).filter(matters))
-        })?;
-        for route in routes {
-            match route {
-                parse::AnyRoute::Unicast(route) => host.routes.push(route),
-                parse::AnyRoute::Other(other) => host.other_routes.push(other),
-                parse::AnyRoute::Both(route, other) => {
-                    host.routes.push(route);
-                    host.other_routes.push(other);
+            let message = RouteMessage::parse(payload)?;
+            match parse::lifetime(&message) {
+                parse::Lifetime::Expired => return Ok(None),
+                parse::Lifetime::Ends(left) => {
+                    expires.set(Some(expires.get().map_or(left, |first: Duration| first.min(left))));
                 }
-                parse::AnyRoute::Placed(route) => placed.push(route),
-                parse::AnyRoute::Local(routes) => host.local_routes.extend(routes),
+                parse::Lifetime::Forever => {}
             }
-        }
-        Ok(exact)
+            Ok(parse::route(&message, tables).filter(matters))
+        })?;
+        Ok(Routes { routes, expires: expires.get(), exact })
     }
 
     /// What is made of the messages of a dump, and whether it is exact: the last of the attempts was not interrupted.
@@ -240,6 +268,30 @@ impl Dumper {
             debug!("the dump of the {what} was interrupted by a change");
         }
         Ok((found, false))
+    }
+}
+
+/// The routes of one family.
+struct Routes {
+    routes: Vec<parse::AnyRoute>,
+    expires: Option<Duration>,
+    exact: bool,
+}
+
+impl Routes {
+    fn add_to(self, host: &mut Host, placed: &mut Vec<PlacedRoute>) {
+        for route in self.routes {
+            match route {
+                parse::AnyRoute::Unicast(route) => host.routes.push(route),
+                parse::AnyRoute::Other(other) => host.other_routes.push(other),
+                parse::AnyRoute::Both(route, other) => {
+                    host.routes.push(route);
+                    host.other_routes.push(other);
+                }
+                parse::AnyRoute::Placed(route) => placed.push(route),
+                parse::AnyRoute::Local(routes) => host.local_routes.extend(routes),
+            }
+        }
     }
 }
 

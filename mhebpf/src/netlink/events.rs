@@ -16,9 +16,10 @@ const BURST: usize = 50_000;
 /// `RTMGRP_LINK`, and `IFADDR` and `ROUTE` of IPv4 and IPv6, of `linux/rtnetlink.h`.
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 
-/// `RTNLGRP_IPV4_RULE`, `RTNLGRP_IPV6_RULE`, `RTNLGRP_IPV4_NETCONF` and `RTNLGRP_IPV6_NETCONF`: rules of policy routing, and
+/// `RTNLGRP_IPV4_RULE`, `RTNLGRP_IPV6_RULE`, `RTNLGRP_IPV4_NETCONF`, `RTNLGRP_IPV6_NETCONF` and `RTNLGRP_NEXTHOP`: rules of policy
+/// routing, nexthop objects, and
 /// sysctls such as that of forwarding.
-const FURTHER_GROUPS: [u32; 4] = [8, 19, 24, 25];
+const FURTHER_GROUPS: [u32; 5] = [8, 19, 24, 25, 32];
 
 /// Qdiscs and filters, of `linux/rtnetlink.h`.
 const RTNLGRP_TC: u32 = 4;

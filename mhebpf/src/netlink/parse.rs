@@ -1,9 +1,11 @@
 //! From netlink messages to the model.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
 };
 
 use netlink_packet_core::Nla as _;
@@ -15,12 +17,12 @@ use netlink_packet_route::{
         LinkInfo, LinkLayerType, LinkMessage,
     },
     route::{
-        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHopFlags,
-        RouteProtocol, RouteType, RouteVia,
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop,
+        RouteNextHopFlags, RoutePreference, RouteProtocol, RouteType, RouteVia,
     },
 };
 
-use super::routes::PlacedRoute;
+use super::{nexthops::Nexthops, routes::PlacedRoute};
 use crate::model::{
     Address, Framing, Hop, Link, LinkKind, LocalRoute, Metrics, OtherRoute, Route,
     host::{MAIN_TABLE, prefix},
@@ -252,6 +254,8 @@ pub(super) struct Tables {
     pub(super) domains: BTreeMap<u32, u32>,
     /// Those that rules lead to, each for IPv4 (`true`) or IPv6. They say where packets go, but nothing of what is local.
     pub(super) by_rule: BTreeSet<(u32, bool)>,
+    /// What routes may name instead of next hops.
+    pub(super) nexthops: RefCell<Nexthops>,
 }
 
 /// A unicast route that any packet may take, or a local one that does not come of an address, of the tables that
@@ -282,8 +286,10 @@ pub(super) fn route(message: &RouteMessage, tables: &Tables) -> Option<AnyRoute>
         _ => return None,
     };
     let mut metric = 0;
+    let mut preference = 0;
     let mut metrics = Metrics::default();
     let mut oif = None;
+    let mut nexthop = None;
     let mut hops = Vec::new();
     let mut is_whole = true;
     for attribute in &message.attributes {
@@ -294,19 +300,32 @@ pub(super) fn route(message: &RouteMessage, tables: &Tables) -> Option<AnyRoute>
             RouteAttribute::Metrics(all) => metrics = all.iter().map(value_of).collect(),
             RouteAttribute::Oif(index) => oif = Some(*index),
             RouteAttribute::MultiPath(next_hops) => {
-                let alive =
-                    next_hops.iter().filter(|next_hop| !next_hop.flags.contains(RouteNextHopFlags::Dead));
-                for next_hop in alive {
-                    let hop = hop(next_hop.interface_index, &next_hop.attributes);
+                for next_hop in alive(next_hops) {
+                    let hop = weighted_hop(next_hop);
                     is_whole &= hop.is_some();
                     hops.extend(hop);
                 }
             }
+            RouteAttribute::Preference(given) => {
+                preference = match given {
+                    RoutePreference::High => 1,
+                    RoutePreference::Low => -1,
+                    _ => 0,
+                };
+            }
+            RouteAttribute::NhId(id) => nexthop = Some(*id),
             _ => {}
         }
     }
     if let Some(ifindex) = oif {
         hops.extend(hop(ifindex, &message.attributes));
+    }
+    // What a route that names a nexthop object says itself is whole, where it says anything (`nexthop_compat_mode`).
+    if hops.is_empty()
+        && is_whole
+        && let Some(nexthop) = nexthop
+    {
+        tables.nexthops.borrow_mut().resolve(nexthop, &mut hops);
     }
     let destination = prefix(destination, header.destination_prefix_length);
     let other =
@@ -322,7 +341,7 @@ pub(super) fn route(message: &RouteMessage, tables: &Tables) -> Option<AnyRoute>
             Some(AnyRoute::Local(hops.iter().map(local).collect()))
         }
         RouteType::Unicast if !hops.is_empty() => {
-            let route = Route { table, destination, metric, hops, metrics };
+            let route = Route { table, destination, metric, preference, hops, metrics };
             if is_whole || table != MAIN_TABLE {
                 return Some(AnyRoute::Unicast(route));
             }
@@ -332,11 +351,52 @@ pub(super) fn route(message: &RouteMessage, tables: &Tables) -> Option<AnyRoute>
     }
 }
 
+/// How long a route is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lifetime {
+    /// Until something else ends it.
+    Forever,
+    /// For this long.
+    Ends(Duration),
+    /// No more. The kernel dumps it until its garbage collection comes by (`fib6_check_expired`, `fib6_run_gc`).
+    Expired,
+}
+
+/// How long the kernel will use a route.
+pub(super) fn lifetime(message: &RouteMessage) -> Lifetime {
+    let left = message.attributes.iter().find_map(|attribute| match attribute {
+        // A signed number of hundredths of seconds (`rtnl_put_cacheinfo`), 0 for routes that do not expire.
+        RouteAttribute::CacheInfo(info) => Some(info.expires.cast_signed()),
+        _ => None,
+    });
+    match left {
+        None | Some(0) => Lifetime::Forever,
+        Some(left) => u64::try_from(left)
+            .map_or(Lifetime::Expired, |left| Lifetime::Ends(Duration::from_millis(left.saturating_mul(10)))),
+    }
+}
+
+/// The hops of a multipath route that the kernel uses: none that is dead, and those without carrier only where there is no other
+/// (`ignore_routes_with_linkdown`).
+fn alive(hops: &[RouteNextHop]) -> impl Iterator<Item = &RouteNextHop> {
+    let is = |flag| move |hop: &&RouteNextHop| hop.flags.contains(flag);
+    let (is_dead, is_down) = (is(RouteNextHopFlags::Dead), is(RouteNextHopFlags::Linkdown));
+    let any_up = hops.iter().any(|hop| !is_dead(&hop) && !is_down(&hop));
+    hops.iter().filter(move |hop| !(is_dead(hop) || any_up && is_down(hop)))
+}
+
 /// The number and the value of a metric, as the kernel has them.
 pub(super) fn value_of(metric: &RouteMetric) -> (u16, Box<[u8]>) {
     let mut value = vec![0; metric.value_len()];
     metric.emit_value(&mut value);
     (metric.kind(), value.into_boxed_slice())
+}
+
+/// One of a multipath route: as [`hop`], with its weight.
+pub(super) fn weighted_hop(hop: &RouteNextHop) -> Option<Hop> {
+    let found = self::hop(hop.interface_index, &hop.attributes)?;
+    // What is said is one less.
+    Some(Hop { weight: 1 + u16::from(hop.hops), ..found })
 }
 
 /// `None` for next hops that a plain neighbour does not describe: an encapsulation.
@@ -355,7 +415,7 @@ pub(super) fn hop(ifindex: u32, attributes: &[RouteAttribute]) -> Option<Hop> {
             _ => {}
         }
     }
-    Some(Hop { ifindex, gateway })
+    Some(Hop::new(ifindex, gateway))
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::{parse, request::Requests, rules::unless};
 use crate::model::{
     Metrics,
     host::prefix,
-    steering::{PROTOCOL, SteeringRoute, Way, interface_of},
+    steering::{Gateway, PROTOCOL, SteeringRoute, Way, interface_of},
 };
 
 /// A route in one of our tables.
@@ -92,7 +92,7 @@ pub(super) fn placed(message: &RouteMessage) -> Option<PlacedRoute> {
             RouteAttribute::Metrics(all) => metrics = all.iter().map(parse::value_of).collect(),
             RouteAttribute::Oif(index) => hops.extend(parse::hop(*index, &message.attributes)),
             RouteAttribute::MultiPath(all) => {
-                hops.extend(all.iter().filter_map(|hop| parse::hop(hop.interface_index, &hop.attributes)));
+                hops.extend(all.iter().filter_map(parse::weighted_hop));
             }
             _ => {}
         }
@@ -104,7 +104,10 @@ pub(super) fn placed(message: &RouteMessage) -> Option<PlacedRoute> {
         (RouteType::Unicast, Some(first)) if hops.iter().all(|hop| hop.ifindex == first.ifindex) => {
             Some(SteeringRoute::Through(Way {
                 ifindex: first.ifindex,
-                gateways: hops.iter().map(|hop| hop.gateway).collect(),
+                gateways: hops
+                    .iter()
+                    .map(|hop| Gateway { address: hop.gateway, weight: hop.weight })
+                    .collect(),
                 on_link: false,
                 metric: found.metric,
                 metrics,
@@ -182,7 +185,7 @@ fn message(table: u32, destination: IpNet, route: &SteeringRoute) -> RouteMessag
     message.attributes.push(RouteAttribute::Priority(route.metric(&destination)));
     let SteeringRoute::Through(way) = route else { return message };
     message.header.kind = RouteType::Unicast;
-    if way.gateways == [None] {
+    if way.is_on_link() {
         // What gateways are looked up by must have this scope (`fib_check_nh`, net/ipv4/fib_semantics.c).
         message.header.scope = RouteScope::Link;
     }
@@ -199,15 +202,17 @@ fn message(table: u32, destination: IpNet, route: &SteeringRoute) -> RouteMessag
             message.header.flags = RouteFlags::Onlink;
         }
         message.attributes.push(RouteAttribute::Oif(way.ifindex));
-        message.attributes.extend(gateway.map(|gateway| via(gateway, is_ipv4)));
+        message.attributes.extend(gateway.address.map(|gateway| via(gateway, is_ipv4)));
         return message;
     }
     let hops = way.gateways.iter().map(|gateway| {
         let mut hop = RouteNextHop::default();
         hop.interface_index = way.ifindex;
-        hop.attributes.extend(gateway.map(|gateway| via(gateway, is_ipv4)));
+        // Of weights in one byte, as this message has them.
+        hop.hops = u8::try_from(gateway.weight - 1).unwrap_or(u8::MAX);
+        hop.attributes.extend(gateway.address.map(|gateway| via(gateway, is_ipv4)));
         // The kernel refuses the flag without a gateway (`fib_check_nh_nongw`, net/ipv4/fib_semantics.c).
-        if way.on_link && gateway.is_some() {
+        if way.on_link && gateway.address.is_some() {
             hop.flags = RouteNextHopFlags::Onlink;
         }
         hop
@@ -235,7 +240,7 @@ mod tests {
         let metrics = [(Metrics::MTU, Box::from(1400_u32.to_ne_bytes()))];
         Way {
             ifindex: 3,
-            gateways: gateways.iter().map(|gateway| gateway.map(ip)).collect(),
+            gateways: gateways.iter().map(|gateway| Gateway::new(gateway.map(ip))).collect(),
             on_link: false,
             metric: 100,
             metrics: metrics.into_iter().collect(),

@@ -126,7 +126,7 @@ fn route(host: &Host, table: u32, destination: IpNet, route: &SteeringRoute) -> 
         SteeringRoute::Throw => (Kind::Throw, Vec::new(), false, None),
         SteeringRoute::Through(way) => (
             Kind::Unicast,
-            way.gateways.iter().copied().flatten().collect(),
+            way.gateways.iter().filter_map(|gateway| gateway.address).collect(),
             way.on_link,
             way.metrics.get(Metrics::MTU),
         ),

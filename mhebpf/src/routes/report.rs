@@ -107,7 +107,8 @@ mod tests {
             table: MAIN_TABLE,
             destination: net(to),
             metric,
-            hops: vec![Hop { ifindex, gateway: gateway.map(ip) }],
+            preference: 0,
+            hops: vec![Hop::new(ifindex, gateway.map(ip))],
             metrics: Default::default(),
         };
         host.routes = vec![

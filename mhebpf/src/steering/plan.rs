@@ -91,7 +91,7 @@ impl<'a> Plan<'a> {
 fn rank(route: &SteeringRoute) -> u8 {
     match route {
         SteeringRoute::Throw => 0,
-        SteeringRoute::Through(way) if way.gateways == [None] => 1,
+        SteeringRoute::Through(way) if way.is_on_link() => 1,
         SteeringRoute::Through(_) => 2,
     }
 }
@@ -108,7 +108,7 @@ mod tests {
     const TABLE: u32 = TABLE_BASE + 3;
 
     fn through(gateway: Option<&str>) -> SteeringRoute {
-        let gateways = vec![gateway.map(ip)];
+        let gateways = vec![crate::model::steering::Gateway::new(gateway.map(ip))];
         SteeringRoute::Through(Way {
             ifindex: 3,
             gateways,

@@ -13,8 +13,14 @@ impl Host {
     ///
     /// The longest prefix for which there is a route through the owner, in a table that a rule from an address of the owner
     /// leads to or in the owner's own table, or, failing that, a route of the latter through another interface by a gateway
-    /// that is near the owner. In each table the lowest metric comes first.
-    pub(crate) fn next_hop(&self, owner: u32, destination: IpAddr) -> Option<IpAddr> {
+    /// that is near the owner. In each table the lowest metric comes first. Among the hops of a route the addresses choose.
+    pub(crate) fn next_hop(&self, owner: u32, source: IpAddr, destination: IpAddr) -> Option<IpAddr> {
+        let all = self.next_hops(owner, destination)?;
+        Some(all[usize::try_from((u64::from(flow(source, destination)) * all.len() as u64) >> 32).ok()?])
+    }
+
+    /// The next hops of the route that is used, each as often as its share says.
+    fn next_hops(&self, owner: u32, destination: IpAddr) -> Option<Vec<IpAddr>> {
         let tables = self.tables_by_rules(owner).into_iter();
         let tables = tables.filter(|(ipv4, _)| *ipv4 == destination.is_ipv4()).map(|(_, table)| table);
         let by_rules: Vec<&Route> = tables
@@ -26,17 +32,23 @@ impl Host {
         lengths.sort_unstable();
         lengths.dedup();
         lengths.into_iter().rev().find_map(|length| {
-            let hops = |routes: &[&Route]| -> Vec<Hop> {
-                let of_length = routes.iter().filter(|route| route.destination.length == length);
-                of_length.flat_map(|route| &route.hops).copied().collect()
+            // The first route that has such hops, and all of those that it has.
+            let first = |routes: &mut dyn Iterator<Item = &&Route>, is_usable: &dyn Fn(&&Hop) -> bool| {
+                let of_length = routes.filter(|route| route.destination.length == length);
+                let usable = of_length.map(|route| -> Vec<IpAddr> {
+                    let hops = route.hops.iter().filter(is_usable);
+                    hops.map(|hop| hop.gateway.unwrap_or(destination)).collect()
+                });
+                { usable }.find(|usable| !usable.is_empty())
             };
-            let through = [hops(&by_rules), hops(&own)].concat();
-            if let Some(hop) = through.iter().find(|hop| hop.interface == owner) {
-                return Some(hop.gateway.unwrap_or(destination));
+            let through = |hop: &&Hop| hop.interface == owner;
+            if let Some(hops) = first(&mut by_rules.iter().chain(&own), &through) {
+                return Some(shares(&hops));
             }
             let near =
-                |hop: &Hop| hop.gateway.is_some_and(|gateway| self.is_near(owner, hop.interface, gateway));
-            hops(&own).into_iter().find(near)?.gateway
+                |hop: &&Hop| hop.gateway.is_some_and(|gateway| self.is_near(owner, hop.interface, gateway));
+            let hops = first(&mut own.iter(), &near)?;
+            Some(distinct(&hops))
         })
     }
 
@@ -81,6 +93,35 @@ impl Host {
             _ => on_link_of_owner.iter().any(|prefix| prefix.holds(gateway)),
         }
     }
+}
+
+/// The same hops one after the other, as few of them as have the same shares.
+fn shares(hops: &[IpAddr]) -> Vec<IpAddr> {
+    let count = |hop: &IpAddr| hops.iter().filter(|other| *other == hop).count();
+    let is_common = |divisor: &usize| hops.iter().all(|hop| count(hop) % divisor == 0);
+    let divisor = (1..=hops.len()).rev().find(is_common).unwrap_or(1);
+    distinct(hops).into_iter().flat_map(|hop| std::iter::repeat_n(hop, count(&hop) / divisor)).collect()
+}
+
+/// Each of them once, in their order.
+fn distinct(hops: &[IpAddr]) -> Vec<IpAddr> {
+    let is_first = |(place, hop): &(usize, &IpAddr)| !hops[..*place].contains(hop);
+    hops.iter().enumerate().filter(is_first).map(|(_, hop)| *hop).collect()
+}
+
+/// The number of a flow: its addresses, in native byte order, folded and multiplied by the golden ratio.
+fn flow(source: IpAddr, destination: IpAddr) -> u32 {
+    let folded = |address: IpAddr| match address {
+        IpAddr::V4(address) => u32::from_ne_bytes(address.octets()),
+        IpAddr::V6(address) => {
+            let words = address.octets();
+            let words =
+                words.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+            words.fold(0, |folded, word| folded ^ word)
+        }
+    };
+    let number = folded(source).rotate_left(16) ^ folded(destination);
+    (u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
 }
 
 /// The routes of a table to a destination, those with the lowest metric first.

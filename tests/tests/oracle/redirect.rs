@@ -14,7 +14,7 @@ const TRIED_OWNERS: usize = 4;
 pub(super) fn redirect(
     host: &Host,
     owners: &[u32],
-    destination: IpAddr,
+    (source, destination): (IpAddr, IpAddr),
     to_group: bool,
 ) -> (&'static str, Action) {
     let tried = owners.iter().take(TRIED_OWNERS).filter_map(|owner| host.interface(*owner));
@@ -26,7 +26,7 @@ pub(super) fn redirect(
         return ("redirected", Action::SendToGroupBy { owner: first.index, source: first.mac });
     }
     for owner in up {
-        if let Some(neighbour) = host.next_hop(owner.index, destination) {
+        if let Some(neighbour) = host.next_hop(owner.index, source, destination) {
             return ("redirected", Action::SendBy { owner: owner.index, neighbour });
         }
     }

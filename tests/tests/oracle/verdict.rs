@@ -270,7 +270,7 @@ impl Place<'_> {
                 } else {
                     is_group(destination)
                 };
-                redirect(self.host, &owners, destination, is_to_group)
+                redirect(self.host, &owners, (source, destination), is_to_group)
             }
         };
         Verdict::Violation { family: family(source), reason, action, enforced }

@@ -1,6 +1,6 @@
 //! A host in the words of the daemon's model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mhebpf::model::{self, host::prefix};
 use mhebpf_ebpf::{Announce as Announced, Receive as Received, Send as Sent, Unknown as Stranger};
@@ -38,16 +38,14 @@ pub(crate) fn model_of(host: &Host) -> model::Host {
         table: route.table,
         destination: prefix(route.destination.address, route.destination.length),
         metric: route.metric,
-        hops: route
-            .hops
-            .iter()
-            .map(|hop| model::Hop { ifindex: hop.interface, gateway: hop.gateway })
-            .collect(),
+        hops: route.hops.iter().map(|hop| model::Hop::new(hop.interface, hop.gateway)).collect(),
         metrics: model::Metrics::default(),
+        preference: 0,
     });
     model::Host {
         other_routes: Vec::new(),
         remembered: Vec::new(),
+        unreachable: BTreeSet::new(),
         addresses: addresses.collect(),
         routes: routes.collect(),
         rules: host.rules.iter().zip(1..).map(|(rule, priority)| self::rule(rule, priority)).collect(),

@@ -134,8 +134,8 @@ fn fate(view: &View<'_>, tables: &Tables, owners: &[u32], peer: IpAddr) -> Fate 
             continue;
         }
         let has_next_hop = match peer {
-            IpAddr::V4(peer) => tables.ipv4.next_hop(*owner, peer.into()).is_some(),
-            IpAddr::V6(peer) => tables.ipv6.next_hop(*owner, peer.into()).is_some(),
+            IpAddr::V4(peer) => tables.ipv4.next_hops(*owner, peer.into()).is_some(),
+            IpAddr::V6(peer) => tables.ipv6.next_hops(*owner, peer.into()).is_some(),
         };
         if has_next_hop {
             return Fate::Moves(*owner);

@@ -88,9 +88,10 @@ fn by_rule_only(view: &View<'_>) -> Vec<ByRuleOnly> {
     let mut found: Vec<ByRuleOnly> = with
         .into_iter()
         .filter(|(key, next_hop)| without.get(key) != Some(next_hop))
-        .map(|((ifindex, prefix), next_hop)| {
+        .filter_map(|((ifindex, prefix), hops)| {
+            let (next_hop, _) = *hops.first()?;
             let is_lost = !without.contains_key(&(ifindex, prefix));
-            ByRuleOnly { ifindex, prefix, next_hop, is_lost }
+            Some(ByRuleOnly { ifindex, prefix, next_hop, is_lost })
         })
         .collect();
     found.sort_by_key(|each| (each.ifindex, each.prefix));

@@ -72,8 +72,15 @@ fn with(mut snapshot: Snapshot, ifindex: u32, values: &[(Sysctl, u32)]) -> Snaps
 }
 
 fn route(destination: &str, ifindex: u32, gateway: Option<&str>) -> Route {
-    let hops = vec![Hop { ifindex, gateway: gateway.map(ip) }];
-    Route { table: MAIN_TABLE, destination: net(destination), metric: 0, hops, metrics: Metrics::default() }
+    let hops = vec![Hop::new(ifindex, gateway.map(ip))];
+    Route {
+        table: MAIN_TABLE,
+        destination: net(destination),
+        metric: 0,
+        hops,
+        metrics: Metrics::default(),
+        preference: 0,
+    }
 }
 
 fn ids(snapshot: &Snapshot) -> Vec<Id> {

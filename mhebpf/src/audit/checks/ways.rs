@@ -178,10 +178,10 @@ pub(super) fn next_hop(view: &View<'_>, tables: &Tables, way: &Way) -> Option<St
     view.owners(way.domain, way.source).iter().find_map(|owner| {
         view.snapshot.host.links.get(owner).filter(|link| link.up)?;
         let next_hop = match way.destination {
-            IpAddr::V4(destination) => tables.ipv4.next_hop(*owner, destination.into())?,
-            IpAddr::V6(destination) => tables.ipv6.next_hop(*owner, destination.into())?,
+            IpAddr::V4(destination) => tables.ipv4.next_hops(*owner, destination.into())?,
+            IpAddr::V6(destination) => tables.ipv6.next_hops(*owner, destination.into())?,
         };
-        Some(match Neighbour::ip(next_hop) {
+        Some(match next_hop.first().and_then(Neighbour::ip) {
             Some(gateway) => format!("the gateway {gateway} on {}", view.name(*owner)),
             None => format!("{}, where every destination is a neighbour", view.name(*owner)),
         })

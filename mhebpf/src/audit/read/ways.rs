@@ -110,8 +110,9 @@ mod tests {
                 table: MAIN_TABLE,
                 destination: net(prefix),
                 metric: 0,
-                hops: vec![Hop { ifindex: 2, gateway: gateway.map(ip) }],
+                hops: vec![Hop::new(2, gateway.map(ip))],
                 metrics: Metrics::default(),
+                preference: 0,
             })
             .collect();
         let snapshot = Snapshot { host, company: [2, 3].into(), ..Snapshot::default() };

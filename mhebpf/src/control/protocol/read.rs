@@ -53,6 +53,8 @@ pub enum Read {
         owner: u32,
         /// The destination.
         destination: IpAddr,
+        /// The number of the flow, by which one of several is chosen.
+        flow: u32,
         /// The next hop.
         found: Option<Hop>,
     },
@@ -114,7 +116,9 @@ impl Read {
             Self::FurtherOwner { set, ifindex, .. } => {
                 Self::further_owner(tables, &FurtherOwnerKey::new(set, ifindex))
             }
-            Self::NextHop { owner, destination, .. } => Self::next_hop(tables, owner, destination),
+            Self::NextHop { owner, destination, flow, .. } => {
+                Self::next_hop(tables, owner, destination, flow)
+            }
         }
     }
 
@@ -144,13 +148,13 @@ impl Read {
         Self::FurtherOwner { set: key.set, ifindex: key.ifindex, found: tables.is_further_owner(key) }
     }
 
-    pub(crate) fn next_hop(tables: &impl Tables, owner: u32, destination: IpAddr) -> Self {
+    pub(crate) fn next_hop(tables: &impl Tables, owner: u32, destination: IpAddr, flow: u32) -> Self {
         let found = match destination {
-            IpAddr::V4(v4) => tables.next_hop(owner, Ipv4::from(v4)),
-            IpAddr::V6(v6) => tables.next_hop(owner, Ipv6::from(v6)),
+            IpAddr::V4(v4) => tables.next_hop(owner, Ipv4::from(v4), flow),
+            IpAddr::V6(v6) => tables.next_hop(owner, Ipv6::from(v6), flow),
         };
         let hop = |neighbour: &Neighbour| neighbour.ip().map_or(Hop::OnLink, Hop::Gateway);
-        Self::NextHop { owner, destination, found: found.map(hop) }
+        Self::NextHop { owner, destination, flow, found: found.map(hop) }
     }
 }
 

@@ -4,9 +4,9 @@ use std::{collections::HashMap, hash::Hash};
 
 use anyhow::Result;
 use aya::maps::{self, LpmTrie, MapData, MapError, lpm_trie::Key};
-use mhebpf_ebpf::{Ipv4, Ipv6, Neighbour, NextHopKey, Owners, OwnersKey};
+use mhebpf_ebpf::{Ipv4, Ipv6, NextHopKey, NextHops, Owners, OwnersKey};
 
-use super::{Failures, Source, missing, removed};
+use super::{Failures, Source, hops::HopsMap, missing, removed};
 use crate::{
     datapath::raw::Raw,
     model::tables::{FamilyTables, WireAddress},
@@ -60,7 +60,7 @@ map_address!(Ipv4, Ipv6);
 pub(super) struct FamilyMaps<A: MapAddress> {
     owners: maps::HashMap<MapData, A::OwnersKey, Raw<Owners>>,
     prefixes: LpmTrie<MapData, A::OwnersKey, Raw<Owners>>,
-    next_hops: LpmTrie<MapData, A::NextHopKey, Raw<Neighbour>>,
+    next_hops: LpmTrie<MapData, A::NextHopKey, Raw<NextHops>>,
 }
 
 impl<A: MapAddress> FamilyMaps<A> {
@@ -82,14 +82,14 @@ impl<A: MapAddress> FamilyMaps<A> {
         self.prefixes.get(&prefix_key((key, A::BITS)), 0).map(|Raw(owners)| owners)
     }
 
-    /// The next hop of an owner by the longest prefix.
-    pub(super) fn read_next_hop(&self, owner: u32, destination: A) -> Result<Neighbour, MapError> {
+    /// The next hops of an owner by the longest prefix.
+    pub(super) fn read_next_hops(&self, owner: u32, destination: A) -> Result<NextHops, MapError> {
         let key = NextHopKey { owner, destination };
-        self.next_hops.get(&next_hop_key((key, A::BITS)), 0).map(|Raw(neighbour)| neighbour)
+        self.next_hops.get(&next_hop_key((key, A::BITS)), 0).map(|Raw(next_hops)| next_hops)
     }
 
     /// All that is in the maps.
-    pub(super) fn read(&self) -> Result<FamilyTables<A>, MapError> {
+    pub(super) fn read(&self, hops: &HopsMap) -> Result<FamilyTables<A>, MapError> {
         let mut tables = FamilyTables::default();
         for entry in &self.owners {
             let (key, Raw(owners)) = entry?;
@@ -101,9 +101,10 @@ impl<A: MapAddress> FamilyMaps<A> {
             tables.prefixes.insert((A::read_owners_key(key.data()), length as u8), owners);
         }
         for entry in &self.next_hops {
-            let (key, Raw(neighbour)) = entry?;
+            let (key, Raw(next_hops)) = entry?;
             let length = key.prefix_len() - NextHopKey::<A>::OWNER_BITS;
-            tables.next_hops.insert((A::read_next_hop_key(key.data()), length as u8), neighbour);
+            let hops = hops.read_all(next_hops)?;
+            tables.next_hops.insert((A::read_next_hop_key(key.data()), length as u8), hops);
         }
         Ok(tables)
     }
@@ -113,6 +114,7 @@ impl<A: MapAddress> FamilyMaps<A> {
         &mut self,
         written: &mut FamilyTables<A>,
         wanted: &FamilyTables<A>,
+        hops: &mut HopsMap,
         failures: &mut Failures,
     ) {
         add(&mut written.owners, &wanted.owners, failures, "adding a local address", |key, owners| {
@@ -121,9 +123,21 @@ impl<A: MapAddress> FamilyMaps<A> {
         add(&mut written.prefixes, &wanted.prefixes, failures, "adding a local prefix", |key, owners| {
             self.prefixes.insert(&prefix_key(key), Raw(owners), 0)
         });
-        add(&mut written.next_hops, &wanted.next_hops, failures, "adding a next hop", |key, neighbour| {
-            self.next_hops.insert(&next_hop_key(key), Raw(neighbour), 0)
-        });
+        for (key, wanted) in &wanted.next_hops {
+            let before = written.next_hops.get(key);
+            if before == Some(wanted) {
+                continue;
+            }
+            let added = hops.name(wanted).and_then(|next_hops| {
+                let inserted = self.next_hops.insert(&next_hop_key(*key), Raw(next_hops), 0);
+                inserted.inspect_err(|_| hops.release(wanted))
+            });
+            if failures.note("adding a next hop", added)
+                && let Some(before) = written.next_hops.insert(*key, wanted.clone())
+            {
+                hops.release(&before);
+            }
+        }
     }
 
     /// Removes what is no longer wanted.
@@ -131,6 +145,7 @@ impl<A: MapAddress> FamilyMaps<A> {
         &mut self,
         written: &mut FamilyTables<A>,
         wanted: &FamilyTables<A>,
+        hops: &mut HopsMap,
         failures: &mut Failures,
     ) {
         remove(&mut written.owners, &wanted.owners, failures, "removing a local address", |key| {
@@ -139,9 +154,14 @@ impl<A: MapAddress> FamilyMaps<A> {
         remove(&mut written.prefixes, &wanted.prefixes, failures, "removing a local prefix", |key| {
             self.prefixes.remove(&prefix_key(key))
         });
-        remove(&mut written.next_hops, &wanted.next_hops, failures, "removing a next hop", |key| {
-            self.next_hops.remove(&next_hop_key(key))
-        });
+        for key in missing(written.next_hops.keys(), |key| wanted.next_hops.contains_key(key)) {
+            let done = removed(self.next_hops.remove(&next_hop_key(key)));
+            if failures.note("removing a next hop", done)
+                && let Some(before) = written.next_hops.remove(&key)
+            {
+                hops.release(&before);
+            }
+        }
     }
 }
 

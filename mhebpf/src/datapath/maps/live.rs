@@ -90,8 +90,10 @@ macro_rules! address_tables {
                 self.keep(&self.owners, self.maps.$family.read_owners_by_prefix(*key))
             }
 
-            fn next_hop(&self, owner: u32, destination: $address) -> Option<&Neighbour> {
-                self.keep(&self.neighbours, self.maps.$family.read_next_hop(owner, destination))
+            fn next_hop(&self, owner: u32, destination: $address, flow: u32) -> Option<&Neighbour> {
+                let next_hops = self.maps.$family.read_next_hops(owner, destination);
+                let found = next_hops.and_then(|next_hops| self.maps.hops.read(next_hops.place(flow)));
+                self.keep(&self.neighbours, found)
             }
         }
     )+};

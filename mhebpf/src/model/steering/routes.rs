@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{MOST_ROUTES, SteeringRoute, Way, Why, takes_routes};
+use super::{Gateway, MOST_ROUTES, MOST_WEIGHT, SteeringRoute, Way, Why, takes_routes};
 use crate::model::{
     host::{Hop, Host, MAIN_DOMAIN, MAIN_TABLE, Metrics, Route, is_default, is_link_local, prefix},
     next_hops,
@@ -16,8 +16,8 @@ use crate::model::{
 /// The routes of one owner, or why it has none.
 type Routes = Result<BTreeMap<IpNet, SteeringRoute>, Why>;
 
-/// The next hops of one owner by prefix: the route that gives it, and the hop.
-type OwnNextHops<'a> = BTreeMap<IpNet, (&'a Route, &'a Hop)>;
+/// The next hops of one owner by prefix: the route that gives them, and those of its hops that the owner can use.
+type OwnNextHops<'a> = BTreeMap<IpNet, (&'a Route, Vec<&'a Hop>)>;
 
 /// How many throws for prefixes that are reached through other interfaces all tables may have together. With more of them only
 /// those for subnets are there, or none.
@@ -83,7 +83,14 @@ pub(super) fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> BTreeMap<u32, Ro
     offered.extend(next_hops::remembered(host, &owners));
     let mut next_hops: HashMap<u32, OwnNextHops<'_>> = HashMap::new();
     for (owner, route, hop) in offered {
-        next_hops.entry(owner).or_default().entry(route.destination).or_insert((route, hop));
+        let (chosen, hops) =
+            next_hops.entry(owner).or_default().entry(route.destination).or_insert((route, Vec::new()));
+        // Its own come first, and are all where there are some.
+        let is_own = |hop: &Hop| hop.ifindex == owner;
+        let is_new = hops.iter().all(|known| known.gateway != hop.gateway && is_own(known) == is_own(hop));
+        if std::ptr::eq(*chosen, route) && is_new {
+            hops.push(hop);
+        }
     }
     let exceptions = exceptions(&main, &owners);
     let local: HashSet<IpAddr> = host.addresses.iter().map(|address| address.local).collect();
@@ -179,7 +186,7 @@ struct Table<'a> {
 struct Around<'a> {
     prefix: IpNet,
     /// The next hop of the owner there.
-    next_hop: Option<(&'a Route, &'a Hop)>,
+    next_hop: Option<&'a (&'a Route, Vec<&'a Hop>)>,
     /// What the table says there; `None` where it says nothing.
     says: Option<SteeringRoute>,
 }
@@ -198,9 +205,9 @@ impl<'a> Table<'a> {
             }
             let (outer_hop, outer) = around.last().map_or((None, None), |o| (o.next_hop, o.says.as_ref()));
             let is_elsewhere = !is_default(prefix) && in_main.is_elsewhere(self.owner);
-            let next_hop = self.next_hops.get(prefix).copied().or(outer_hop.filter(|_| !is_elsewhere));
+            let next_hop = self.next_hops.get(prefix).or(outer_hop.filter(|_| !is_elsewhere));
             let next_hop_counts = next_hop.filter(|_| !in_main.stands_for(self.owner));
-            let way = next_hop_counts.and_then(|(route, hop)| self.way(route, hop));
+            let way = next_hop_counts.and_then(|(route, hops)| self.way(route, hops));
             let wanted = way.map_or(SteeringRoute::Throw, SteeringRoute::Through);
             let says = if says_the_same(outer, &wanted) {
                 outer.cloned()
@@ -217,14 +224,18 @@ impl<'a> Table<'a> {
         Ok(table)
     }
 
-    /// The way by a hop of `route`: if that is the owner's, by all of its hops.
+    /// The way by these hops of `route`.
     ///
     /// `None` where the gateways are the host's own addresses, which the kernel refuses: a router's that has just become
     /// this host's (VRRP), say.
-    fn way(&self, route: &Route, hop: &Hop) -> Option<Way> {
-        let is_own = hop.ifindex == self.owner;
-        let mut gateways = if is_own { gateways(route, self.owner) } else { vec![hop.gateway] };
-        gateways.retain(|gateway| gateway.is_none_or(|gateway| !self.local.contains(&gateway)));
+    fn way(&self, route: &Route, hops: &[&Hop]) -> Option<Way> {
+        let is_own = hops.iter().all(|hop| hop.ifindex == self.owner);
+        let hops = hops.iter().filter(|hop| hop.gateway.is_none_or(|gateway| !self.local.contains(&gateway)));
+        let mut gateways: Vec<Gateway> =
+            hops.map(|hop| Gateway { address: hop.gateway, weight: hop.weight.min(MOST_WEIGHT) }).collect();
+        if let [only] = gateways.as_mut_slice() {
+            only.weight = 1;
+        }
         (!gateways.is_empty()).then(|| Way {
             ifindex: self.owner,
             gateways,
@@ -267,20 +278,9 @@ fn says_the_same(outer: Option<&SteeringRoute>, wanted: &SteeringRoute) -> bool 
     }
 }
 
-/// The gateways of a route through one interface, each once.
-fn gateways(route: &Route, ifindex: u32) -> Vec<Option<IpAddr>> {
-    let mut gateways: Vec<Option<IpAddr>> = Vec::new();
-    for hop in route.hops.iter().filter(|hop| hop.ifindex == ifindex) {
-        if !gateways.contains(&hop.gateway) {
-            gateways.push(hop.gateway);
-        }
-    }
-    gateways
-}
-
 /// Gateways outside the subnets of the table were on-link by the word of the operator.
 fn mark_on_link(table: &mut BTreeMap<IpNet, SteeringRoute>) {
-    let is_subnet = |prefix: &IpNet, table: &BTreeMap<IpNet, SteeringRoute>| matches!(table.get(prefix), Some(SteeringRoute::Through(way)) if way.gateways == [None]);
+    let is_subnet = |prefix: &IpNet, table: &BTreeMap<IpNet, SteeringRoute>| matches!(table.get(prefix), Some(SteeringRoute::Through(way)) if way.is_on_link());
     let lengths: BTreeSet<u8> = table.keys().map(IpNet::prefix_len).collect();
     let is_near = |gateway: &IpAddr, table: &BTreeMap<IpNet, SteeringRoute>| {
         let prefixes = lengths.iter().rev().map(|length| prefix(*gateway, *length));
@@ -290,7 +290,11 @@ fn mark_on_link(table: &mut BTreeMap<IpNet, SteeringRoute>) {
     let mut far: Vec<IpNet> = Vec::new();
     for (destination, route) in &*table {
         if let SteeringRoute::Through(way) = route
-            && way.gateways.iter().flatten().any(|gateway| !is_near(gateway, table))
+            && way
+                .gateways
+                .iter()
+                .filter_map(|gateway| gateway.address)
+                .any(|gateway| !is_near(&gateway, table))
         {
             far.push(*destination);
         }

@@ -28,8 +28,15 @@ fn policies(enforced: impl IntoIterator<Item = u32>) -> BTreeMap<u32, Policy> {
 }
 
 fn route(destination: &str, metric: u32, ifindex: u32, gateway: Option<&str>) -> Route {
-    let hops = vec![Hop { ifindex, gateway: gateway.map(ip) }];
-    Route { table: MAIN_TABLE, destination: net(destination), metric, hops, metrics: Metrics::default() }
+    let hops = vec![Hop::new(ifindex, gateway.map(ip))];
+    Route {
+        table: MAIN_TABLE,
+        destination: net(destination),
+        metric,
+        hops,
+        metrics: Metrics::default(),
+        preference: 0,
+    }
 }
 
 fn links(last: u32) -> Vec<Link> {
@@ -146,13 +153,16 @@ fn metrics_are_kept_unless_they_are_too_large_for_the_owner() {
 #[test]
 fn only_the_owners_hops_of_a_multipath_route_are_its_own() {
     let mut host = lab();
-    let hop = |ifindex, gateway| Hop { ifindex, gateway: Some(ip(gateway)) };
+    let hop = |ifindex, gateway| Hop::new(ifindex, Some(ip(gateway)));
     host.routes[4].hops = vec![hop(2, "192.168.0.1"), hop(2, "192.168.0.2"), hop(3, "192.168.0.3")];
     let steering = steer(&host);
     let default = |n| table(&host, &steering, n)[0].clone();
     assert_eq!(default(2), "default nexthop via 192.168.0.1 dev eth2 nexthop via 192.168.0.2 dev eth2");
     assert_eq!(default(3), "default via 192.168.0.3 dev eth3");
-    assert_eq!(default(4), "default via 192.168.0.1 dev eth4");
+    assert_eq!(
+        default(4),
+        "default nexthop via 192.168.0.1 dev eth4 nexthop via 192.168.0.2 dev eth4 nexthop via 192.168.0.3 dev eth4"
+    );
 }
 
 #[test]

@@ -57,7 +57,7 @@ impl SteeringRoute {
         // Writing to a string does not fail.
         let mut add = |word: &str| _ = write!(text, " {word}");
         if let [gateway] = way.gateways.as_slice() {
-            add(&hop(gateway));
+            add(&hop(&gateway.address));
         }
         add(&end);
         if way.metric > 0 {
@@ -67,7 +67,11 @@ impl SteeringRoute {
             add(&word);
         }
         if way.gateways.len() > 1 {
-            way.gateways.iter().for_each(|gateway| add(&format!("nexthop {}", hop(gateway))));
+            for gateway in &way.gateways {
+                let weight =
+                    if gateway.weight > 1 { format!(" weight {}", gateway.weight) } else { String::new() };
+                add(&format!("nexthop {}{weight}", hop(&gateway.address)));
+            }
         }
         text
     }

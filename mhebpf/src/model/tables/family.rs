@@ -4,10 +4,11 @@ use std::{
     collections::HashMap,
     hash::Hash,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use ipnet::IpNet;
-use mhebpf_ebpf::{Ipv4, Ipv6, Neighbour, NextHopKey, Owners, OwnersKey};
+use mhebpf_ebpf::{Ipv4, Ipv6, Neighbour, NextHopKey, Owners, OwnersKey, next_hop::choose};
 
 use crate::model::host::prefix;
 
@@ -18,10 +19,12 @@ pub struct FamilyTables<A: Eq + Hash> {
     pub owners: HashMap<OwnersKey<A>, Owners>,
     /// By prefix, and its length in bits.
     pub prefixes: HashMap<(OwnersKey<A>, u8), Owners>,
-    /// By owner, destination, and the destination's prefix length in bits. A gateway, or
-    /// [`Neighbour::DESTINATION`].
-    pub next_hops: HashMap<(NextHopKey<A>, u8), Neighbour>,
+    /// By owner, destination, and the destination's prefix length in bits.
+    pub next_hops: HashMap<(NextHopKey<A>, u8), Hops>,
 }
+
+/// Next hops of one route, as often as their weights say: gateways, or [`Neighbour::DESTINATION`]. Never empty.
+pub type Hops = Arc<[Neighbour]>;
 
 impl<A: Eq + Hash> Default for FamilyTables<A> {
     fn default() -> Self {
@@ -78,11 +81,17 @@ impl<A: WireAddress> FamilyTables<A> {
         })
     }
 
-    /// The next hop by the longest prefix.
-    pub fn next_hop(&self, owner: u32, destination: A) -> Option<&Neighbour> {
+    /// The next hops by the longest prefix.
+    pub fn next_hops(&self, owner: u32, destination: A) -> Option<&Hops> {
         (0..=A::BITS).rev().find_map(|length| {
             let key = NextHopKey { owner, destination: destination.truncated(length) };
             self.next_hops.get(&(key, length))
         })
+    }
+
+    /// The next hop by the longest prefix, for this [`flow`](mhebpf_ebpf::next_hop::flow).
+    pub fn next_hop(&self, owner: u32, destination: A, flow: u32) -> Option<&Neighbour> {
+        let hops = self.next_hops(owner, destination)?;
+        hops.get(choose(flow, hops.len() as u32) as usize)
     }
 }

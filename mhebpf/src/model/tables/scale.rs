@@ -56,8 +56,9 @@ fn crowded(n: u32) -> Host {
         table: MAIN_TABLE,
         destination,
         metric: ifindex,
-        hops: vec![Hop { ifindex, gateway: gateway.map(ip) }],
+        hops: vec![Hop::new(ifindex, gateway.map(ip))],
         metrics: Metrics::default(),
+        preference: 0,
     };
     let mut routes = Vec::new();
     for index in wires {

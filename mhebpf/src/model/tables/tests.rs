@@ -82,9 +82,9 @@ fn the_longest_prefix_wins() {
     let mut tables = Tables::default();
     let gateway: Neighbour = Ipv4::new([10, 0, 0, 1]).into();
     let key = |destination| NextHopKey { owner: 2, destination: Ipv4::new(destination) };
-    tables.ipv4.next_hops.insert((key([0, 0, 0, 0]), 0), gateway);
-    tables.ipv4.next_hops.insert((key([10, 0, 0, 0]), 24), Neighbour::DESTINATION);
-    let next_hop = |owner, destination| tables.next_hop(owner, Ipv4::new(destination)).copied();
+    tables.ipv4.next_hops.insert((key([0, 0, 0, 0]), 0), [gateway].into());
+    tables.ipv4.next_hops.insert((key([10, 0, 0, 0]), 24), [Neighbour::DESTINATION].into());
+    let next_hop = |owner, destination| tables.next_hop(owner, Ipv4::new(destination), 0).copied();
     assert_eq!(next_hop(2, [10, 0, 0, 9]), Some(Neighbour::DESTINATION));
     assert_eq!(next_hop(2, [10, 0, 1, 9]), Some(gateway));
     assert_eq!(next_hop(3, [10, 0, 1, 9]), None);

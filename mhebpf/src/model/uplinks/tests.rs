@@ -29,8 +29,15 @@ fn forwarding(mut host: Host) -> Host {
 }
 
 fn route(table: u32, destination: &str, ifindex: u32, gateway: Option<&str>) -> Route {
-    let hops = vec![Hop { ifindex, gateway: gateway.map(ip) }];
-    Route { table, destination: net(destination), metric: 0, hops, metrics: Metrics::default() }
+    let hops = vec![Hop::new(ifindex, gateway.map(ip))];
+    Route {
+        table,
+        destination: net(destination),
+        metric: 0,
+        hops,
+        metrics: Metrics::default(),
+        preference: 0,
+    }
 }
 
 fn main(destination: &str, ifindex: u32, gateway: Option<&str>) -> Route {

@@ -42,13 +42,14 @@ fn a_default_route_has_no_destination_attribute() {
     {
         let mut message = message(vec![RouteAttribute::Oif(2), gateway(router)]);
         message.header.address_family = family;
-        let hops = vec![Hop { ifindex: 2, gateway: Some(ip(router)) }];
+        let hops = vec![Hop::new(2, Some(ip(router)))];
         let expected = Route {
             table: MAIN_TABLE,
             destination: net(destination),
             metric: 0,
             hops,
             metrics: Metrics::default(),
+            preference: 0,
         };
         assert_eq!(unicast(&message), Some(expected));
     }
@@ -65,7 +66,7 @@ fn the_table_attribute_counts_more_than_the_header() {
 fn an_ipv4_route_may_have_an_ipv6_gateway() {
     let via = RouteAttribute::Via(RouteVia::Inet6("fe80::1".parse().expect("an address")));
     let route = unicast(&message(vec![RouteAttribute::Oif(2), via])).expect("a route");
-    assert_eq!(route.hops, [Hop { ifindex: 2, gateway: Some(ip("fe80::1")) }]);
+    assert_eq!(route.hops, [Hop::new(2, Some(ip("fe80::1")))]);
 }
 
 #[test]
@@ -76,7 +77,7 @@ fn a_dead_hop_of_a_multipath_route_is_left_out() {
     dead.interface_index = 3;
     dead.flags = RouteNextHopFlags::Dead;
     let route = unicast(&message(vec![RouteAttribute::MultiPath(vec![alive, dead])])).expect("a route");
-    assert_eq!(route.hops, [Hop { ifindex: 2, gateway: None }]);
+    assert_eq!(route.hops, [Hop::new(2, None)]);
 }
 
 #[test]
@@ -122,7 +123,7 @@ fn a_multipath_route_with_an_encapsulation_is_both() {
     let hops = vec![hop(2, vec![]), hop(3, vec![RouteAttribute::EncapType(1.into())])];
     let route = route(&message(vec![RouteAttribute::MultiPath(hops)]), &domains());
     let Some(AnyRoute::Both(route, other)) = route else { panic!("{route:?}") };
-    assert_eq!(route.hops, [Hop { ifindex: 2, gateway: None }]);
+    assert_eq!(route.hops, [Hop::new(2, None)]);
     assert_eq!(other.destination, route.destination);
 }
 

@@ -22,7 +22,7 @@ fn any_prefix() -> impl Strategy<Value = IpNet> {
 }
 
 fn any_hop() -> impl Strategy<Value = Hop> {
-    (2..=LAST, proptest::option::of(any_address())).prop_map(|(ifindex, gateway)| Hop { ifindex, gateway })
+    (2..=LAST, proptest::option::of(any_address())).prop_map(|(ifindex, gateway)| Hop::new(ifindex, gateway))
 }
 
 fn any_route() -> impl Strategy<Value = Route> {
@@ -33,6 +33,7 @@ fn any_route() -> impl Strategy<Value = Route> {
             metric,
             hops,
             metrics: Metrics::default(),
+            preference: 0,
         },
     )
 }
@@ -79,7 +80,9 @@ fn kernel(steering: &Steering, source: IpAddr, destination: IpAddr) -> Found {
     let routes = rule.and_then(|rule| steering.tables.get(&rule.table)).into_iter().flatten();
     let best = routes.filter(|(to, _)| to.contains(&destination)).max_by_key(|(to, _)| to.prefix_len());
     match best {
-        Some((_, SteeringRoute::Through(way))) => Found::Through(way.ifindex, way.gateways.clone()),
+        Some((_, SteeringRoute::Through(way))) => {
+            Found::Through(way.ifindex, way.gateways.iter().map(|gateway| gateway.address).collect())
+        }
         _ => Found::Main,
     }
 }
@@ -105,14 +108,15 @@ fn main_stands(host: &Host, owner: u32, destination: IpAddr) -> bool {
             && route.hops.iter().any(|hop| !ENFORCED.contains(&hop.ifindex)))
 }
 
-/// The next hop that the programs know for an owner.
-fn next_hop(host: &Host, owner: u32, destination: IpAddr) -> Option<Option<IpAddr>> {
+/// The next hops that the programs know for an owner, in order.
+fn next_hops(host: &Host, owner: u32, destination: IpAddr) -> Option<Vec<Option<IpAddr>>> {
     let next_hops = next_hops::of_owners(host, &[owner].into());
     let longest = (0..=32).rev().find_map(|length| next_hops.get(&(owner, prefix(destination, length))))?;
-    Some(match longest {
+    let gateway = |(hop, _): &(next_hops::NextHop, u16)| match hop {
         next_hops::NextHop::OnLink => None,
         next_hops::NextHop::Gateway(gateway) => Some(*gateway),
-    })
+    };
+    Some(longest.iter().map(gateway).collect())
 }
 
 /// The interfaces that an address is configured on or routed to; `None` where it is everybody's or nobody's.
@@ -150,12 +154,17 @@ proptest! {
                 }
                 // The kernel takes no gateway that is an address of its own.
                 let is_local = |gateway: &IpAddr| host.addresses.iter().any(|a| a.local == *gateway);
-                match (next_hop(&host, owner, destination), found) {
-                    (Some(Some(gateway)), _) if is_local(&gateway) => {}
+                match (next_hops(&host, owner, destination), found) {
+                    (Some(hops), _) if hops.iter().flatten().any(is_local) => {}
                     (None, found) => prop_assert_eq!(found, Found::Main, "{} to {}", source, destination),
-                    (Some(hop), Found::Through(ifindex, gateways)) => {
+                    (Some(hops), Found::Through(ifindex, mut gateways)) => {
                         prop_assert_eq!(ifindex, owner);
-                        prop_assert!(gateways.contains(&hop), "{source} to {destination}: {hop:?}, {gateways:?}");
+                        gateways.sort();
+                        gateways.dedup();
+                        let mut hops = hops.clone();
+                        hops.sort();
+                        hops.dedup();
+                        prop_assert_eq!(gateways, hops, "{} to {}", source, destination);
                     }
                     (Some(_), Found::Main) => {
                         // A prefix that is around others of another owner can't be said by a rule.
