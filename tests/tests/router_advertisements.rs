@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use anyhow::Result;
 use hops::{OWNER, ROUTERS6, Sender, destinations, hops, know, lab, shares, wait_all_by};
 use mhebpf_tests::{
@@ -112,7 +113,8 @@ fn a_router_that_does_not_answer_is_left_for_the_other() -> Result<()> {
             let dead = link_local(routers[0].mac);
             lab.host.ip(&format!("neighbour replace {dead} dev eth1_int nud failed"))?;
             let to = destinations(Family::V6, 8);
-            wait_all_by(&lab, sender, lab.address6(OWNER), &to, way(&routers[1]))?;
+            wait_all_by(&lab, sender, lab.address6(OWNER), &to, way(&routers[1]))
+                .with_context(|| format!("{sender:?}, {preferences:?}"))?;
             daemon.stop()?;
             lab.finish()?;
         }

@@ -36,6 +36,13 @@ pub type NextHops = HashMap<(u32, IpNet), Vec<(NextHop, u16)>>;
 /// A gateway that does not answer is passed over where the kernel would: for another hop of the same route, and with IPv6 for
 /// another route too (`fib6_select_path` and `find_rr_leaf`, net/ipv6/route.c, Linux 6.18).
 pub fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> NextHops {
+    let next_hop = |hop: &&Hop| (hop.gateway.map_or(NextHop::OnLink, NextHop::Gateway), hop.weight);
+    let chosen = chosen(host, owners).into_iter();
+    chosen.map(|(key, chosen)| (key, chosen.hops.iter().map(next_hop).collect())).collect()
+}
+
+/// The same: the routes, and which of their hops.
+pub(super) fn chosen<'a>(host: &'a Host, owners: &BTreeSet<u32>) -> HashMap<(u32, IpNet), Chosen<'a>> {
     let mut owners_by_table: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
     for owner in owners {
         owners_by_table.entry(host.table_of(host.domain_of(*owner))).or_default().insert(*owner);
@@ -43,7 +50,7 @@ pub fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> NextHops {
     let mut routes_by_table = by_table(host);
     let by_source = by_source(host, owners, &routes_by_table);
     let mut chosen = HashMap::new();
-    let mut offer = |owner: u32, route, hop: &Hop| {
+    let mut offer = |owner: u32, route, hop: &'a Hop| {
         let is_reachable = hop.gateway.is_none_or(|gateway| !host.unreachable.contains(&(owner, gateway)));
         choose(&mut chosen, owner, route, hop, is_reachable);
     };
@@ -58,16 +65,18 @@ pub fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> NextHops {
     for (owner, route, hop) in remembered(host, owners) {
         offer(owner, route, hop);
     }
-    chosen.into_iter().map(|(key, chosen)| (key, chosen.hops)).collect()
+    chosen
 }
 
 /// What an owner uses for a prefix, as far as it has been looked.
-struct Chosen<'a> {
-    route: &'a Route,
-    /// The route leads through the owner itself.
-    own: bool,
+pub(super) struct Chosen<'a> {
+    /// The route.
+    pub(super) route: &'a Route,
+    /// It leads through the owner itself.
+    pub(super) own: bool,
+    /// Those of its hops that the owner uses.
+    pub(super) hops: Vec<&'a Hop>,
     reachable: bool,
-    hops: Vec<(NextHop, u16)>,
 }
 
 /// Takes the first route that is offered, with all of its hops that are of the same kind, unless another one can be reached and
@@ -76,12 +85,11 @@ fn choose<'a>(
     chosen: &mut HashMap<(u32, IpNet), Chosen<'a>>,
     owner: u32,
     route: &'a Route,
-    hop: &Hop,
+    hop: &'a Hop,
     reachable: bool,
 ) {
     let own = hop.ifindex == owner;
-    let next_hop = (hop.gateway.map_or(NextHop::OnLink, NextHop::Gateway), hop.weight);
-    let new = || Chosen { route, own, reachable, hops: vec![next_hop] };
+    let new = || Chosen { route, own, reachable, hops: vec![hop] };
     match chosen.entry((owner, route.destination)) {
         Entry::Vacant(entry) => {
             entry.insert(new());
@@ -91,8 +99,8 @@ fn choose<'a>(
             let same_route = std::ptr::eq(before.route, route) && before.own == own;
             if same_route && before.reachable == reachable {
                 // One gateway on several interfaces is one gateway to another one that is near to them.
-                if own || before.hops.iter().all(|(hop, _)| *hop != next_hop.0) {
-                    before.hops.push(next_hop);
+                if own || before.hops.iter().all(|known| known.gateway != hop.gateway) {
+                    before.hops.push(hop);
                 }
             } else if reachable && !before.reachable && (same_route || route.destination.addr().is_ipv6()) {
                 *before = new();
@@ -128,7 +136,7 @@ pub(super) fn by_table(host: &Host) -> HashMap<u32, Vec<&Route>> {
 }
 
 /// The routes and hops through each owner of the tables that rules from its addresses lead to, better ones first.
-pub(super) fn by_source<'a>(
+fn by_source<'a>(
     host: &Host,
     owners: &BTreeSet<u32>,
     by_table: &HashMap<u32, Vec<&'a Route>>,
@@ -151,10 +159,7 @@ pub(super) fn by_source<'a>(
 }
 
 /// What is left of such tables that are gone, for where nothing else is known.
-pub(super) fn remembered<'a>(
-    host: &'a Host,
-    owners: &BTreeSet<u32>,
-) -> impl Iterator<Item = (u32, &'a Route, &'a Hop)> {
+fn remembered<'a>(host: &'a Host, owners: &BTreeSet<u32>) -> impl Iterator<Item = (u32, &'a Route, &'a Hop)> {
     let hops = host.remembered.iter().flat_map(|route| route.hops.iter().map(move |hop| (route, hop)));
     let hops = hops.filter(|(_, hop)| owners.contains(&hop.ifindex));
     hops.map(|(route, hop)| (hop.ifindex, route, hop))
@@ -162,7 +167,7 @@ pub(super) fn remembered<'a>(
 
 /// Calls `offer` with every next hop that an owner has by the routes of one table, sorted by preference: an owner and
 /// the route and hop that it can use, which may be those of another interface. The first for a prefix counts.
-pub(super) fn for_each<'a>(
+fn for_each<'a>(
     routes: &[&'a Route],
     owners: &BTreeSet<u32>,
     mut offer: impl FnMut(u32, &'a Route, &'a Hop),

@@ -9,15 +9,15 @@ use ipnet::IpNet;
 
 use super::{Gateway, MOST_ROUTES, MOST_WEIGHT, SteeringRoute, Way, Why, takes_routes};
 use crate::model::{
-    host::{Hop, Host, MAIN_DOMAIN, MAIN_TABLE, Metrics, Route, is_default, is_link_local, prefix},
-    next_hops,
+    host::{Host, MAIN_DOMAIN, MAIN_TABLE, Metrics, Route, is_default, is_link_local, prefix},
+    next_hops::{self, Chosen},
 };
 
 /// The routes of one owner, or why it has none.
 type Routes = Result<BTreeMap<IpNet, SteeringRoute>, Why>;
 
-/// The next hops of one owner by prefix: the route that gives them, and those of its hops that the owner can use.
-type OwnNextHops<'a> = BTreeMap<IpNet, (&'a Route, Vec<&'a Hop>)>;
+/// The next hops of one owner by prefix.
+type OwnNextHops<'a> = BTreeMap<IpNet, Chosen<'a>>;
 
 /// How many throws for prefixes that are reached through other interfaces all tables may have together. With more of them only
 /// those for subnets are there, or none.
@@ -75,22 +75,11 @@ impl InMain<'_> {
 pub(super) fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> BTreeMap<u32, Routes> {
     let owners: BTreeSet<u32> = owners.iter().copied().filter(|owner| takes_routes(host, *owner)).collect();
     let mut by_table = next_hops::by_table(host);
-    let by_source = next_hops::by_source(host, &owners, &by_table);
     let routes = by_table.remove(&MAIN_TABLE).unwrap_or_default();
     let main = table_main(host, &routes, &owners);
-    let mut offered = by_source;
-    next_hops::for_each(&routes, &owners, |owner, route, hop| offered.push((owner, route, hop)));
-    offered.extend(next_hops::remembered(host, &owners));
     let mut next_hops: HashMap<u32, OwnNextHops<'_>> = HashMap::new();
-    for (owner, route, hop) in offered {
-        let (chosen, hops) =
-            next_hops.entry(owner).or_default().entry(route.destination).or_insert((route, Vec::new()));
-        // Its own come first, and are all where there are some.
-        let is_own = |hop: &Hop| hop.ifindex == owner;
-        let is_new = hops.iter().all(|known| known.gateway != hop.gateway && is_own(known) == is_own(hop));
-        if std::ptr::eq(*chosen, route) && is_new {
-            hops.push(hop);
-        }
+    for ((owner, destination), chosen) in next_hops::chosen(host, &owners) {
+        next_hops.entry(owner).or_default().insert(destination, chosen);
     }
     let exceptions = exceptions(&main, &owners);
     let local: HashSet<IpAddr> = host.addresses.iter().map(|address| address.local).collect();
@@ -186,7 +175,7 @@ struct Table<'a> {
 struct Around<'a> {
     prefix: IpNet,
     /// The next hop of the owner there.
-    next_hop: Option<&'a (&'a Route, Vec<&'a Hop>)>,
+    next_hop: Option<&'a Chosen<'a>>,
     /// What the table says there; `None` where it says nothing.
     says: Option<SteeringRoute>,
 }
@@ -207,7 +196,7 @@ impl<'a> Table<'a> {
             let is_elsewhere = !is_default(prefix) && in_main.is_elsewhere(self.owner);
             let next_hop = self.next_hops.get(prefix).or(outer_hop.filter(|_| !is_elsewhere));
             let next_hop_counts = next_hop.filter(|_| !in_main.stands_for(self.owner));
-            let way = next_hop_counts.and_then(|(route, hops)| self.way(route, hops));
+            let way = next_hop_counts.and_then(|chosen| self.way(chosen));
             let wanted = way.map_or(SteeringRoute::Throw, SteeringRoute::Through);
             let says = if says_the_same(outer, &wanted) {
                 outer.cloned()
@@ -224,12 +213,11 @@ impl<'a> Table<'a> {
         Ok(table)
     }
 
-    /// The way by these hops of `route`.
+    /// The way by these hops.
     ///
     /// `None` where the gateways are the host's own addresses, which the kernel refuses: a router's that has just become
     /// this host's (VRRP), say.
-    fn way(&self, route: &Route, hops: &[&Hop]) -> Option<Way> {
-        let is_own = hops.iter().all(|hop| hop.ifindex == self.owner);
+    fn way(&self, Chosen { route, own, hops, .. }: &Chosen<'_>) -> Option<Way> {
         let hops = hops.iter().filter(|hop| hop.gateway.is_none_or(|gateway| !self.local.contains(&gateway)));
         let mut gateways: Vec<Gateway> =
             hops.map(|hop| Gateway { address: hop.gateway, weight: hop.weight.min(MOST_WEIGHT) }).collect();
@@ -241,7 +229,7 @@ impl<'a> Table<'a> {
             gateways,
             on_link: false,
             metric: route.metric,
-            metrics: if is_own { route.metrics.clone() } else { self.fitting(&route.metrics) },
+            metrics: if *own { route.metrics.clone() } else { self.fitting(&route.metrics) },
         })
     }
 
