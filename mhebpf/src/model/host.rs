@@ -24,6 +24,8 @@ pub struct Host {
     pub addresses: Vec<Address>,
     /// Unicast routes of the main table, those of VRFs and those that rules lead to.
     pub routes: Vec<Route>,
+    /// What the routes that are in [`super::Leaves`] instead lead through: the table, the interface, and whether they are of IPv4.
+    pub leaves: BTreeSet<(u32, u32, bool)>,
     /// Routes of the main table that lead elsewhere than to a next hop.
     pub other_routes: Vec<OtherRoute>,
     /// Prefixes that are local though no address says so.

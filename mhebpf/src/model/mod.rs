@@ -1,6 +1,7 @@
 //! The host as the kernel describes it, and the tables that the programs decide from. No I/O.
 
 pub mod host;
+pub mod leaves;
 pub mod metadata;
 pub mod next_hops;
 pub mod ownership;
@@ -16,6 +17,7 @@ pub(crate) mod testing;
 pub mod uplinks;
 
 pub use host::{Address, Framing, Hop, Host, Link, LinkKind, LocalRoute, Metrics, OtherRoute, Route, Rule};
+pub use leaves::Leaves;
 pub use ownership::Bindings;
 pub use policy::Policy;
 pub use select::{Selection, Selector};

@@ -1,6 +1,7 @@
 //! The next hops of each owner, made from the routing tables.
 
 mod entries;
+mod many;
 
 use std::{
     cmp::Reverse,
@@ -10,7 +11,10 @@ use std::{
 
 use ipnet::IpNet;
 
-pub use self::entries::{by_weight, without_repetitions};
+pub use self::{
+    entries::{by_weight, without_repetitions},
+    many::{Change, ManyNextHops},
+};
 use super::host::{Hop, Host, Route, TableOfRule, is_link_local};
 
 /// Where packets to a prefix go from an owner.
@@ -36,18 +40,27 @@ pub type NextHops = HashMap<(u32, IpNet), Vec<(NextHop, u16)>>;
 /// A gateway that does not answer is passed over where the kernel would: for another hop of the same route, and with IPv6 for
 /// another route too (`fib6_select_path` and `find_rr_leaf`, net/ipv6/route.c, Linux 6.18).
 pub fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> NextHops {
+    of_routes(host, &host.routes, owners)
+}
+
+/// The same by these routes.
+fn of_routes(host: &Host, routes: &[Route], owners: &BTreeSet<u32>) -> NextHops {
     let next_hop = |hop: &&Hop| (hop.gateway.map_or(NextHop::OnLink, NextHop::Gateway), hop.weight);
-    let chosen = chosen(host, owners).into_iter();
+    let chosen = chosen(host, routes, owners).into_iter();
     chosen.map(|(key, chosen)| (key, chosen.hops.iter().map(next_hop).collect())).collect()
 }
 
 /// The same: the routes, and which of their hops.
-pub(super) fn chosen<'a>(host: &'a Host, owners: &BTreeSet<u32>) -> HashMap<(u32, IpNet), Chosen<'a>> {
+pub(super) fn chosen<'a>(
+    host: &'a Host,
+    routes: &'a [Route],
+    owners: &BTreeSet<u32>,
+) -> HashMap<(u32, IpNet), Chosen<'a>> {
     let mut owners_by_table: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
     for owner in owners {
         owners_by_table.entry(host.table_of(host.domain_of(*owner))).or_default().insert(*owner);
     }
-    let mut routes_by_table = by_table(host);
+    let mut routes_by_table = by_table(routes);
     let by_source = by_source(host, owners, &routes_by_table);
     let mut chosen = HashMap::new();
     let mut offer = |owner: u32, route, hop: &'a Hop| {
@@ -124,9 +137,9 @@ pub fn choices(host: &Host, ipv4_by_neighbours: bool) -> HashSet<IpAddr> {
 }
 
 /// The routes of each table, better ones first. The kernel takes the first of routes with equal metric, and their order stays.
-pub(super) fn by_table(host: &Host) -> HashMap<u32, Vec<&Route>> {
+pub(super) fn by_table(routes: &[Route]) -> HashMap<u32, Vec<&Route>> {
     let mut by_table: HashMap<u32, Vec<&Route>> = HashMap::new();
-    for route in &host.routes {
+    for route in routes {
         by_table.entry(route.table).or_default().push(route);
     }
     for routes in by_table.values_mut() {

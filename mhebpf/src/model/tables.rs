@@ -13,6 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     net::{IpAddr, Ipv6Addr},
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -23,7 +24,7 @@ use mhebpf_ebpf::{
 
 pub use self::family::{FamilyTables, Hops, WireAddress};
 use super::{
-    host::{Framing, Host, Link, LinkKind},
+    host::{Framing, Host, Link, LinkKind, prefix},
     next_hops,
     ownership::{self, Bindings, Ownership},
     policy::Policy,
@@ -35,6 +36,8 @@ use super::{
 pub struct Tables {
     /// By ifindex.
     pub ifaces: BTreeMap<u32, Iface>,
+    /// The interfaces that own an address, which are those that have next hops.
+    pub owners: BTreeSet<u32>,
     /// Owners for which the tables of owners have no room, and the carriers of hardware addresses.
     pub further_owners: HashSet<FurtherOwnerKey>,
     /// What is known of IPv4 addresses.
@@ -97,10 +100,27 @@ impl Tables {
             }
         }
         let owners = ownerships.distinct().iter().flat_map(|each| each.owners.iter().copied()).collect();
-        for ((owner, prefix), hops) in next_hops::without_repetitions(next_hops::of_owners(host, &owners)) {
+        let mut next_hops = next_hops::of_owners(host, &owners);
+        // Where there are leaves between two prefixes, what both say may be no repetition.
+        if host.leaves.is_empty() {
+            next_hops = next_hops::without_repetitions(next_hops);
+        }
+        tables.owners = owners;
+        for ((owner, prefix), hops) in next_hops {
             tables.insert_next_hops(owner, prefix, next_hops::by_weight(&hops));
         }
         tables
+    }
+
+    /// All next hops, by owner and prefix.
+    pub fn next_hops(&self) -> impl Iterator<Item = (u32, IpNet, Hops)> {
+        let ipv4 = self.ipv4.next_hops.iter().map(|((key, length), hops)| {
+            (key.owner, prefix(IpAddr::V4(key.destination.into()), *length), Arc::clone(hops))
+        });
+        let ipv6 = self.ipv6.next_hops.iter().map(|((key, length), hops)| {
+            (key.owner, prefix(IpAddr::V6(key.destination.into()), *length), Arc::clone(hops))
+        });
+        ipv4.chain(ipv6)
     }
 
     /// How many local addresses there are; those of a prefix count once.

@@ -140,6 +140,14 @@ impl<'a> Ways<'a> {
         let by_source = self.host.tables_by_source();
         self.with_gateway
             .extend(self.host.remembered.iter().flat_map(|route| &route.hops).map(|hop| hop.ifindex));
+        for (table, ifindex, ipv4) in &self.host.leaves {
+            let is_by_source = by_source.get(ifindex).is_some_and(|tables| {
+                tables.iter().any(|of_rule| of_rule.table == *table && of_rule.ipv4 == *ipv4)
+            });
+            if is_by_source || *table == self.host.table_of(self.host.domain_of(*ifindex)) {
+                self.with_gateway.insert(*ifindex);
+            }
+        }
         let mut own_tables: HashMap<u32, u32> = HashMap::new();
         for route in &self.host.routes {
             for hop in &route.hops {
@@ -283,7 +291,8 @@ impl<'a> Ways<'a> {
             let is_ipv4 = route.destination.addr().is_ipv4();
             route.hops.iter().map(move |hop| (hop.ifindex, is_ipv4))
         });
-        addressed.chain(routed).collect()
+        let through_leaves = self.host.leaves.iter().map(|(_, ifindex, ipv4)| (*ifindex, *ipv4));
+        addressed.chain(routed).chain(through_leaves).collect()
     }
 }
 

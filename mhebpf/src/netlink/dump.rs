@@ -280,18 +280,7 @@ struct Routes {
 
 impl Routes {
     fn add_to(self, host: &mut Host, placed: &mut Vec<PlacedRoute>) {
-        for route in self.routes {
-            match route {
-                parse::AnyRoute::Unicast(route) => host.routes.push(route),
-                parse::AnyRoute::Other(other) => host.other_routes.push(other),
-                parse::AnyRoute::Both(route, other) => {
-                    host.routes.push(route);
-                    host.other_routes.push(other);
-                }
-                parse::AnyRoute::Placed(route) => placed.push(route),
-                parse::AnyRoute::Local(routes) => host.local_routes.extend(routes),
-            }
-        }
+        self.routes.into_iter().for_each(|route| route.add_to(host, placed));
     }
 }
 

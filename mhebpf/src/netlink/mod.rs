@@ -3,6 +3,7 @@
 pub(crate) mod conntrack;
 mod dump;
 mod events;
+mod fib;
 mod lookup;
 mod neighbours;
 mod nexthops;

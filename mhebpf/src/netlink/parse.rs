@@ -24,7 +24,7 @@ use netlink_packet_route::{
 
 use super::{nexthops::Nexthops, routes::PlacedRoute};
 use crate::model::{
-    Address, Framing, Hop, Link, LinkKind, LocalRoute, Metrics, OtherRoute, Route,
+    Address, Framing, Hop, Host, Link, LinkKind, LocalRoute, Metrics, OtherRoute, Route,
     host::{MAIN_TABLE, prefix},
     steering::interface_of,
 };
@@ -210,7 +210,7 @@ pub(super) fn address(message: &AddressMessage) -> Option<Address> {
 }
 
 /// What a route says that matters here.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum AnyRoute {
     /// Where packets go.
     Unicast(Route),
@@ -222,6 +222,22 @@ pub(super) enum AnyRoute {
     Placed(PlacedRoute),
     /// What is the host's own, for each interface that it is routed to.
     Local(Vec<LocalRoute>),
+}
+
+impl AnyRoute {
+    /// Adds it to a host, or to the routes in our tables.
+    pub(super) fn add_to(self, host: &mut Host, placed: &mut Vec<PlacedRoute>) {
+        match self {
+            Self::Unicast(route) => host.routes.push(route),
+            Self::Other(other) => host.other_routes.push(other),
+            Self::Both(route, other) => {
+                host.routes.push(route);
+                host.other_routes.push(other);
+            }
+            Self::Placed(route) => placed.push(route),
+            Self::Local(routes) => host.local_routes.extend(routes),
+        }
+    }
 }
 
 /// `RT_TABLE_COMPAT`: the table's number does not fit into the header.

@@ -74,11 +74,14 @@ impl InMain<'_> {
 /// anyway is left out.
 pub(super) fn of_owners(host: &Host, owners: &BTreeSet<u32>) -> BTreeMap<u32, Routes> {
     let owners: BTreeSet<u32> = owners.iter().copied().filter(|owner| takes_routes(host, *owner)).collect();
-    let mut by_table = next_hops::by_table(host);
+    if !host.leaves.is_empty() {
+        return owners.into_iter().map(|owner| (owner, Err(Why::TooManyRoutes))).collect();
+    }
+    let mut by_table = next_hops::by_table(&host.routes);
     let routes = by_table.remove(&MAIN_TABLE).unwrap_or_default();
     let main = table_main(host, &routes, &owners);
     let mut next_hops: HashMap<u32, OwnNextHops<'_>> = HashMap::new();
-    for ((owner, destination), chosen) in next_hops::chosen(host, &owners) {
+    for ((owner, destination), chosen) in next_hops::chosen(host, &host.routes, &owners) {
         next_hops.entry(owner).or_default().insert(destination, chosen);
     }
     let exceptions = exceptions(&main, &owners);
