@@ -32,10 +32,10 @@ use self::{
 use crate::{
     announce::Announcer,
     cli::RunOptions,
-    console,
     control::Control,
     datapath::{Attachments, Count, Datapath, Hook},
     instance::Instance,
+    logging::{self, Limit},
     metrics,
     model::{Policy, Route, Selection, Selector, Tables},
     netlink::{Dumper, Events, FilterEvents, Snapshot},
@@ -54,6 +54,9 @@ const CROSS_CHECK: Duration = Duration::from_secs(30);
 
 /// How long nothing has happened before memory is given back.
 const QUIET: Duration = Duration::from_millis(500);
+
+/// What changes of the host can have the log say, which routers cause by their advertisements too.
+static LINES: Limit = Limit::new("synchronisations");
 
 /// Enforces until a signal comes or the time is up, then takes everything off and prints a summary.
 ///
@@ -355,13 +358,15 @@ impl Daemon<'_> {
             self.announcer.announce(&host, announces);
         }
         self.say_when_ready();
-        debug!(
-            "in step with {} links, {} addresses and {} routes, exactly: {exact}; {:?}",
-            host.links.len(),
-            host.addresses.len(),
-            host.routes.len(),
-            started.elapsed()
-        );
+        if LINES.admits() {
+            debug!(
+                "in step with {} links, {} addresses and {} routes, exactly: {exact}; {:?}",
+                host.links.len(),
+                host.addresses.len(),
+                host.routes.len(),
+                started.elapsed()
+            );
+        }
         let later = written.and(attached).and(steered)?;
         Ok(match later {
             _ if !exact => Outcome::Behind,
@@ -388,6 +393,8 @@ impl Daemon<'_> {
     }
 
     fn print_summary(&self) {
+        // What was left out until now is told before.
+        logging::flush();
         match self.datapath.counters.read() {
             Ok(counts) => {
                 let mut lines = summary::lines(&counts, &self.names);
@@ -395,7 +402,7 @@ impl Daemon<'_> {
                     let is_safe = self.settings.observes() && observed(&counts) == self.observed_before;
                     lines.extend(if is_safe { vec!["safe to enforce".to_owned()] } else { flows.lines() });
                 }
-                lines.iter().for_each(|line| console::say(&format!("{line}\n")));
+                logging::say(&(lines.join("\n") + "\n"));
             }
             Err(error) => warn!("no summary: {error:#}"),
         }

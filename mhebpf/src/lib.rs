@@ -14,6 +14,7 @@ pub mod daemon;
 pub mod datapath;
 pub mod explain;
 pub mod instance;
+pub mod logging;
 pub mod metrics;
 pub mod model;
 pub mod monitor;

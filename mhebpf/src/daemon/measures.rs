@@ -11,6 +11,7 @@ use mhebpf_ebpf::DIRECT_IFACES;
 use super::Daemon;
 use crate::{
     datapath::Capacities,
+    logging,
     metrics::{Fill, Interface, Measures},
     model::{Policy, Tables},
     netlink::{Dumper, Events},
@@ -49,6 +50,7 @@ impl Daemon<'_> {
             last_in_step: history.in_step_at.map(since_1970),
             last_in_step_age: history.in_step.map(|at| at.elapsed().as_secs_f64()),
             suppressed_samples: self.datapath.samples.suppressed().context("measuring")?,
+            log_lines_dropped: logging::left_out(),
             started: since_1970(history.started_at),
             processor_time: processor_time().as_secs_f64(),
             resident_memory: resident_memory(),
