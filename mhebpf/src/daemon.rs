@@ -227,7 +227,10 @@ impl Daemon<'_> {
                     continue;
                 }
                 () = self.announcer.due() => {
-                    self.announcer.go_on();
+                    // An address may have moved, which the next synchronisation knows.
+                    if !events.is_pending() {
+                        self.announcer.go_on();
+                    }
                     continue;
                 }
                 () = sleep(QUIET), if has_worked => {
