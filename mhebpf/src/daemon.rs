@@ -42,7 +42,7 @@ use crate::{
     preflight,
     settings::{Fixed, Settings},
     steering::{Steerer, Wanted},
-    summary,
+    stop, summary,
     usage::UsageError,
 };
 
@@ -65,6 +65,16 @@ static LINES: Limit = Limit::new("synchronisations");
 /// When the start fails; once the programs are attached, failures are logged and tried again. [`UsageError`]
 /// when no interface was named.
 pub async fn run(options: &RunOptions) -> Result<()> {
+    match run_on(options).await {
+        Err(error) if stop::has_caused(&error) => {
+            info!("stopped before it was ready");
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+async fn run_on(options: &RunOptions) -> Result<()> {
     let (settings, config) =
         Settings::load(options).map_err(|error| UsageError::new(format!("{error:#}")))?;
     let mut dumper = Dumper::connect()?;
@@ -119,6 +129,7 @@ pub async fn run(options: &RunOptions) -> Result<()> {
             Err(error)
         }
     };
+    stop::begin_end();
     tell_service_manager(&[NotifyState::Stopping]);
     // The programs are the guarantee, so they go last.
     daemon.stop_steering(&mut dumper);
@@ -169,6 +180,7 @@ impl Daemon<'_> {
         }
         match self.synchronise_and_note(dumper, events) {
             Err(error) if self.attachments.names().next().is_none() => return Err(error),
+            _ if stop::is_asked() => return Ok(pace),
             result => pace.note(result),
         }
         if !self.ready {
@@ -242,7 +254,13 @@ impl Daemon<'_> {
                     if let Err(error) = changed {
                         error!("receiving netlink events: {error}; subscribing anew");
                         // Not at once: if it fails again, the log must not fill.
-                        sleep(RETRY.0).await;
+                        tokio::select! {
+                            () = sleep(RETRY.0) => {}
+                            request = signals.next() => match request {
+                                Request::Stop => return Ok(()),
+                                Request::Reload => self.reload(),
+                            },
+                        }
                         match Events::subscribe() {
                             Ok(anew) => {
                                 self.history.keep(events);
@@ -256,7 +274,11 @@ impl Daemon<'_> {
             has_worked = true;
             let started = Instant::now();
             events.forget_pending();
-            pace.note(self.synchronise_and_note(dumper, events));
+            let result = self.synchronise_and_note(dumper, events);
+            // The signal is there, and is the next thing that is met with.
+            if !stop::is_asked() {
+                pace.note(result);
+            }
             // At most half of the time is spent synchronising, however long a burst of changes is.
             let rest = sleep(started.elapsed());
             tokio::pin!(rest);
@@ -326,14 +348,18 @@ impl Daemon<'_> {
     /// # Errors
     ///
     /// The first failure. After a failed dump nothing was changed; after any other failure all the rest was
-    /// done.
+    /// done, unless the daemon is told to end meanwhile.
     fn synchronise(&mut self, dumper: &mut Dumper, events: &Events) -> Result<Outcome> {
         let started = Instant::now();
         let Snapshot { host, placed, exact } = dumper.snapshot_if(|| !events.is_pending())?;
         let selection = self.selector.select(&host);
+        stop::check()?;
         self.let_go(&host, &selection.enforced);
         self.policies = self.settings.policies(&host, &selection);
-        let mut written = self.datapath.maps.write(&Tables::new(&host, &self.policies));
+        let tables = Tables::new(&host, &self.policies);
+        stop::check()?;
+        let mut written = self.datapath.maps.write(&tables);
+        stop::check()?;
         let in_step = exact && written.is_ok();
         let takes_over = self.lasting.takes_over();
         if takes_over {
@@ -343,6 +369,7 @@ impl Daemon<'_> {
             self.lasting.note(&mut self.datapath.state, in_step);
         }
         let (new, attached) = self.attach(&host, &selection);
+        stop::check()?;
         // Until then packets are judged by an earlier run's maps.
         if takes_over && self.attachments.are_in_use() {
             self.lasting.note(&mut self.datapath.state, in_step);

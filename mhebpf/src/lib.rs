@@ -25,6 +25,7 @@ pub mod routes;
 pub mod settings;
 pub mod status;
 pub mod steering;
+pub mod stop;
 pub mod stream;
 pub mod summary;
 pub mod trusted;

@@ -10,6 +10,7 @@ use super::{Failures, Source, missing, removed};
 use crate::{
     datapath::raw::Raw,
     model::tables::{FamilyTables, WireAddress},
+    stop,
 };
 
 /// An address that keys of the maps are made of.
@@ -153,6 +154,9 @@ fn add<K: Copy + Eq + Hash, V: Copy + Eq>(
     mut insert: impl FnMut(K, V) -> Result<(), MapError>,
 ) {
     for (key, value) in wanted {
+        if stop::is_asked() {
+            return;
+        }
         if written.get(key) != Some(value) && failures.note(what, insert(*key, *value)) {
             written.insert(*key, *value);
         }
@@ -167,6 +171,9 @@ fn remove<K: Copy + Eq + Hash, V>(
     mut remove: impl FnMut(K) -> Result<(), MapError>,
 ) {
     for key in missing(written.keys(), |key| wanted.contains_key(key)) {
+        if stop::is_asked() {
+            return;
+        }
         if failures.note(what, removed(remove(key))) {
             written.remove(&key);
         }
