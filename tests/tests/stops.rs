@@ -51,18 +51,3 @@ fn a_start_can_be_ended_at_any_moment() -> Result<()> {
     }
     lab.finish()
 }
-
-#[test]
-fn a_synchronisation_that_takes_long_can_be_ended() -> Result<()> {
-    let lab = Lab::builder().links(2).build()?;
-    let mut daemon = lab.run_mhebpf(&["-v", "run", "--interface", INTERFACES, "--no-announce"])?;
-    add_routes(&lab.host)?;
-    // It has been at it since the first of them.
-    let begin = Instant::now();
-    daemon.signal(libc::SIGTERM)?;
-    let ended = daemon.wait_end(PATIENCE)?;
-    let took = begin.elapsed();
-    ensure!(ended.status.success(), "{}", ended.stderr);
-    ensure!(took < END, "{took:?}");
-    lab.finish()
-}
