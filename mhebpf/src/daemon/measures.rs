@@ -24,7 +24,7 @@ impl Daemon<'_> {
     ///
     /// When the counters can't be read.
     pub(super) fn measures(&mut self, dumper: &Dumper, events: &Events) -> Result<Measures> {
-        let counts = self.datapath.counters.read()?;
+        let (counts, entries) = self.datapath.counters.read_with_entries()?;
         // What an earlier daemon has counted on interfaces that are gone has no name any more.
         self.totals.add(&counts, |ifindex| self.names.get(&ifindex).cloned());
         let tables = self.datapath.maps.written();
@@ -35,7 +35,7 @@ impl Daemon<'_> {
             interfaces: self.measured_interfaces(dumper),
             local_addresses: tables.local_addresses(),
             next_hops: tables.ipv4.next_hops.len() + tables.ipv6.next_hops.len(),
-            maps: fills(tables, self.datapath.counters.entries(), &self.datapath.capacities),
+            maps: fills(tables, entries, &self.datapath.capacities),
             steering: self.steerer.is_keeping().then(|| {
                 let kept = self.steerer.kept();
                 (kept.rules.len(), kept.routes())
