@@ -4,6 +4,7 @@
 //! its steps, and gives up.
 
 use std::{
+    error::Error,
     fmt, io,
     sync::atomic::{AtomicU8, Ordering},
 };
@@ -27,7 +28,7 @@ impl fmt::Display for Stopped {
     }
 }
 
-impl std::error::Error for Stopped {}
+impl Error for Stopped {}
 
 impl From<Stopped> for io::Error {
     fn from(stopped: Stopped) -> Self {
@@ -64,7 +65,7 @@ pub fn is_asked() -> bool {
 
 /// Whether something has failed because it was given up.
 pub fn has_caused(error: &anyhow::Error) -> bool {
-    let is_inside = |error: &io::Error| error.get_ref().is_some_and(|inner| inner.is::<Stopped>());
+    let is_inside = |error: &io::Error| error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<Stopped>);
     error.chain().any(|cause| cause.is::<Stopped>() || cause.downcast_ref().is_some_and(is_inside))
 }
 
