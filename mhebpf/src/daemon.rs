@@ -32,17 +32,17 @@ use self::{
 use crate::{
     announce::Announcer,
     cli::RunOptions,
-    console,
     control::Control,
     datapath::{Attachments, Count, Datapath, Hook},
     instance::Instance,
+    logging::{self, Limit},
     metrics,
     model::{Policy, Route, Selection, Selector, Tables},
     netlink::{Dumper, Events, FilterEvents, NeighbourEvents, Snapshot},
     preflight,
     settings::{Fixed, Settings},
     steering::{Steerer, Wanted},
-    summary,
+    stop, summary,
     usage::UsageError,
 };
 
@@ -58,6 +58,9 @@ const EXPIRED: Duration = Duration::from_millis(20);
 /// How long nothing has happened before memory is given back.
 const QUIET: Duration = Duration::from_millis(500);
 
+/// What changes of the host can have the log say, which routers cause by their advertisements too.
+static LINES: Limit = Limit::new("synchronisations");
+
 /// Enforces until a signal comes or the time is up, then takes everything off and prints a summary.
 ///
 /// # Errors
@@ -65,6 +68,16 @@ const QUIET: Duration = Duration::from_millis(500);
 /// When the start fails; once the programs are attached, failures are logged and tried again. [`UsageError`]
 /// when no interface was named.
 pub async fn run(options: &RunOptions) -> Result<()> {
+    match run_on(options).await {
+        Err(error) if stop::has_caused(&error) => {
+            info!("stopped before it was ready");
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+async fn run_on(options: &RunOptions) -> Result<()> {
     let (settings, config) =
         Settings::load(options).map_err(|error| UsageError::new(format!("{error:#}")))?;
     let mut dumper = Dumper::connect()?;
@@ -121,6 +134,7 @@ pub async fn run(options: &RunOptions) -> Result<()> {
             Err(error)
         }
     };
+    stop::begin_end();
     tell_service_manager(&[NotifyState::Stopping]);
     // The programs are the guarantee, so they go last.
     daemon.stop_steering(&mut dumper);
@@ -175,6 +189,7 @@ impl Daemon<'_> {
         }
         match self.synchronise_and_note(dumper, events) {
             Err(error) if self.attachments.names().next().is_none() => return Err(error),
+            _ if stop::is_asked() => return Ok(pace),
             result => pace.note(result),
         }
         if !self.ready {
@@ -235,7 +250,10 @@ impl Daemon<'_> {
                     continue;
                 }
                 () = self.announcer.due() => {
-                    self.announcer.go_on();
+                    // An address may have moved, which the next synchronisation knows.
+                    if !events.is_pending() {
+                        self.announcer.go_on();
+                    }
                     continue;
                 }
                 () = sleep(QUIET), if has_worked => {
@@ -247,7 +265,13 @@ impl Daemon<'_> {
                     if let Err(error) = changed {
                         error!("receiving netlink events: {error}; subscribing anew");
                         // Not at once: if it fails again, the log must not fill.
-                        sleep(RETRY.0).await;
+                        tokio::select! {
+                            () = sleep(RETRY.0) => {}
+                            request = signals.next() => match request {
+                                Request::Stop => return Ok(()),
+                                Request::Reload => self.reload(),
+                            },
+                        }
                         match Events::subscribe() {
                             Ok(anew) => {
                                 self.history.keep(events);
@@ -261,7 +285,11 @@ impl Daemon<'_> {
             has_worked = true;
             let started = Instant::now();
             events.forget_pending();
-            pace.note(self.synchronise_and_note(dumper, events));
+            let result = self.synchronise_and_note(dumper, events);
+            // The signal is there, and is the next thing that is met with.
+            if !stop::is_asked() {
+                pace.note(result);
+            }
             // At most half of the time is spent synchronising, however long a burst of changes is.
             let rest = sleep(started.elapsed());
             tokio::pin!(rest);
@@ -331,7 +359,7 @@ impl Daemon<'_> {
     /// # Errors
     ///
     /// The first failure. After a failed dump nothing was changed; after any other failure all the rest was
-    /// done.
+    /// done, unless the daemon is told to end meanwhile.
     fn synchronise(&mut self, dumper: &mut Dumper, events: &Events) -> Result<Outcome> {
         let started = Instant::now();
         let Snapshot { host, placed, expires, choices, exact } =
@@ -339,9 +367,13 @@ impl Daemon<'_> {
         self.expires = expires.map(|left| Instant::now() + left + EXPIRED);
         self.neighbours.follow(choices, &host.unreachable)?;
         let selection = self.selector.select(&host);
+        stop::check()?;
         self.let_go(&host, &selection.enforced);
         self.policies = self.settings.policies(&host, &selection);
-        let mut written = self.datapath.maps.write(&Tables::new(&host, &self.policies));
+        let tables = Tables::new(&host, &self.policies);
+        stop::check()?;
+        let mut written = self.datapath.maps.write(&tables);
+        stop::check()?;
         let in_step = exact && written.is_ok();
         let takes_over = self.lasting.takes_over();
         if takes_over {
@@ -351,6 +383,7 @@ impl Daemon<'_> {
             self.lasting.note(&mut self.datapath.state, in_step);
         }
         let (new, attached) = self.attach(&host, &selection);
+        stop::check()?;
         // Until then packets are judged by an earlier run's maps.
         if takes_over && self.attachments.are_in_use() {
             self.lasting.note(&mut self.datapath.state, in_step);
@@ -369,13 +402,15 @@ impl Daemon<'_> {
             self.announcer.announce(&host, announces);
         }
         self.say_when_ready();
-        debug!(
-            "in step with {} links, {} addresses and {} routes, exactly: {exact}; {:?}",
-            host.links.len(),
-            host.addresses.len(),
-            host.routes.len(),
-            started.elapsed()
-        );
+        if LINES.admits() {
+            debug!(
+                "in step with {} links, {} addresses and {} routes, exactly: {exact}; {:?}",
+                host.links.len(),
+                host.addresses.len(),
+                host.routes.len(),
+                started.elapsed()
+            );
+        }
         let later = written.and(attached).and(steered)?;
         Ok(match later {
             _ if !exact => Outcome::Behind,
@@ -402,6 +437,8 @@ impl Daemon<'_> {
     }
 
     fn print_summary(&self) {
+        // What was left out until now is told before.
+        logging::flush();
         match self.datapath.counters.read() {
             Ok(counts) => {
                 let mut lines = summary::lines(&counts, &self.names);
@@ -409,7 +446,7 @@ impl Daemon<'_> {
                     let is_safe = self.settings.observes() && observed(&counts) == self.observed_before;
                     lines.extend(if is_safe { vec!["safe to enforce".to_owned()] } else { flows.lines() });
                 }
-                lines.iter().for_each(|line| console::say(&format!("{line}\n")));
+                logging::say(&(lines.join("\n") + "\n"));
             }
             Err(error) => warn!("no summary: {error:#}"),
         }

@@ -7,7 +7,7 @@ use mhebpf::{
     audit,
     cli::{self, Cli, Command, LogFormat},
     config::Config,
-    console, daemon, explain, monitor, routes, status, unload,
+    daemon, explain, logging, monitor, routes, status, unload,
     usage::UsageError,
 };
 use tracing_subscriber::EnvFilter;
@@ -23,7 +23,8 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            console::say(&format!("error: starting the runtime: {error}\n"));
+            logging::say(&format!("error: starting the runtime: {error}\n"));
+            logging::flush();
             return ExitCode::FAILURE;
         }
     };
@@ -41,19 +42,24 @@ fn main() -> ExitCode {
         Command::Man { command } => cli::manual(command.as_deref()).map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => cli::completions(shell).map(|()| ExitCode::SUCCESS),
     };
-    match result {
+    let status = match result {
         Ok(status) => status,
         Err(error) => {
-            console::say(&format!("error: {error:#}\n"));
+            logging::say(&format!("error: {error:#}\n"));
             if error.is::<UsageError>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
-    }
+    };
+    logging::flush();
+    status
 }
 
 fn start_logging(cli: &Cli) {
     // The log begins before the daemon does. A mistake in the file is the daemon's to report, which reads it again.
     let config = match &cli.command {
-        Command::Run(options) => options.config_source().read().ok().flatten().unwrap_or_default(),
+        Command::Run(options) => {
+            logging::begin();
+            options.config_source().read().ok().flatten().unwrap_or_default()
+        }
         _ => Config::default(),
     };
     let said = Some(cli.verbose).filter(|verbose| *verbose > 0);
@@ -69,7 +75,7 @@ fn start_logging(cli: &Cli) {
         // A log that can't be written must not end what is enforced; the default is to say so with a macro that panics then.
         .log_internal_errors(false)
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| logging::Writer)
         .with_ansi(
             std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none(),
         )

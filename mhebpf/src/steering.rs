@@ -21,6 +21,7 @@ use crate::{
         PlacedRoute, PlacedRule, Requests, routes,
         rules::{self, LocalLate, Rules},
     },
+    stop,
 };
 
 /// How long rules that somebody has removed stay away, so that two who undo each other's work do not do so all day.
@@ -221,6 +222,9 @@ impl Steerer {
         };
         let mut set_aside = BTreeSet::new();
         for (table, destination, route) in &plan.set_routes {
+            if let Err(stopped) = stop::check() {
+                return (failed, Err(stopped.into()));
+            }
             let set = routes::set(requests, *table, *destination, route);
             let refused = set.is_err();
             note(set, &|| format!("adding the route `{}`", route.describe(host, destination, *table)));
@@ -233,6 +237,9 @@ impl Steerer {
             }
         }
         for rule in &plan.add_rules {
+            if let Err(stopped) = stop::check() {
+                return (failed, Err(stopped.into()));
+            }
             let added = rules::add(requests, rule);
             if added.is_err() {
                 failed.insert(*rule);

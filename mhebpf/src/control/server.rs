@@ -13,7 +13,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{Answer, Request, protocol::Crossing};
-use crate::{instance::connect::is_trusted, metrics::Measures};
+use crate::{instance::connect::is_trusted, logging::Limit, metrics::Measures};
 
 /// How long a request may be, in bytes.
 const REQUEST: u64 = 4096;
@@ -26,6 +26,9 @@ const CLIENTS: usize = 32;
 
 /// How many lines wait for a monitor that reads slowly.
 const QUEUE: usize = 1024;
+
+/// What anybody can have the log say by connecting.
+static CLIENT_LINES: Limit = Limit::new("clients of status and monitor");
 
 /// What is asked of the daemon's loop.
 #[derive(Debug)]
@@ -98,12 +101,16 @@ async fn accept(listener: tokio::net::UnixListener, clients: Arc<Semaphore>, ask
         match stream.peer_cred() {
             Ok(peer) if is_trusted(peer.uid()) => {}
             Ok(peer) => {
-                debug!("user {} may not ask this daemon", peer.uid());
+                if CLIENT_LINES.admits() {
+                    debug!("user {} may not ask this daemon", peer.uid());
+                }
                 refuse(&stream, "only root and the user that mhebpf runs as may ask it: use sudo");
                 continue;
             }
             Err(error) => {
-                debug!("not telling who asks: {error}");
+                if CLIENT_LINES.admits() {
+                    debug!("not telling who asks: {error}");
+                }
                 continue;
             }
         }
@@ -114,7 +121,9 @@ async fn accept(listener: tokio::net::UnixListener, clients: Arc<Semaphore>, ask
         let asks = asks.clone();
         tokio::spawn(async move {
             let _permit = permit;
-            if let Err(error) = serve(stream, asks).await {
+            if let Err(error) = serve(stream, asks).await
+                && CLIENT_LINES.admits()
+            {
                 debug!("a client of status or monitor: {error}");
             }
         });

@@ -11,6 +11,7 @@ use mhebpf_ebpf::DIRECT_IFACES;
 use super::Daemon;
 use crate::{
     datapath::Capacities,
+    logging,
     metrics::{Fill, Interface, Measures},
     model::{Policy, Tables},
     netlink::{Dumper, Events},
@@ -23,7 +24,7 @@ impl Daemon<'_> {
     ///
     /// When the counters can't be read.
     pub(super) fn measures(&mut self, dumper: &Dumper, events: &Events) -> Result<Measures> {
-        let counts = self.datapath.counters.read()?;
+        let (counts, entries) = self.datapath.counters.read_with_entries()?;
         // What an earlier daemon has counted on interfaces that are gone has no name any more.
         self.totals.add(&counts, |ifindex| self.names.get(&ifindex).cloned());
         let tables = self.datapath.maps.written();
@@ -34,7 +35,7 @@ impl Daemon<'_> {
             interfaces: self.measured_interfaces(dumper),
             local_addresses: tables.local_addresses(),
             next_hops: tables.ipv4.next_hops.len() + tables.ipv6.next_hops.len(),
-            maps: fills(tables, self.datapath.counters.entries(), &self.datapath.capacities),
+            maps: fills(tables, entries, &self.datapath.capacities),
             steering: self.steerer.is_keeping().then(|| {
                 let kept = self.steerer.kept();
                 (kept.rules.len(), kept.routes())
@@ -49,6 +50,7 @@ impl Daemon<'_> {
             last_in_step: history.in_step_at.map(since_1970),
             last_in_step_age: history.in_step.map(|at| at.elapsed().as_secs_f64()),
             suppressed_samples: self.datapath.samples.suppressed().context("measuring")?,
+            log_lines_dropped: logging::left_out(),
             started: since_1970(history.started_at),
             processor_time: processor_time().as_secs_f64(),
             resident_memory: resident_memory(),

@@ -9,6 +9,8 @@ use tokio::{
 };
 use tracing::{debug, info};
 
+use crate::stop;
+
 /// What is asked of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request {
@@ -30,6 +32,7 @@ pub(super) struct Signals {
 
 impl Signals {
     pub(super) fn new(run_for: Option<Duration>) -> Result<Self> {
+        stop::by(&[libc::SIGINT, libc::SIGTERM]).context("handling SIGINT and SIGTERM")?;
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).context("handling SIGINT")?,
             terminate: signal(SignalKind::terminate()).context("handling SIGTERM")?,

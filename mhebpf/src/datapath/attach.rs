@@ -17,7 +17,10 @@ use super::{
     pinned,
     standing::{Moves, Standing},
 };
-use crate::pins::{Directory, Pinned, Side};
+use crate::{
+    pins::{Directory, Pinned, Side},
+    stop,
+};
 
 /// How the programs hang on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
@@ -228,7 +231,8 @@ impl Attachments {
         self.has_replaced || !self.attached.is_empty()
     }
 
-    /// Attaches both programs to each of these interfaces, and says of each, in the same order, how it went.
+    /// Attaches both programs to each of these interfaces, and says of each, in the same order, how it went. It ends with the first
+    /// one that was given up, as the daemon is told to end.
     ///
     /// # Errors
     ///
@@ -236,7 +240,15 @@ impl Attachments {
     /// by links of an earlier run.
     pub fn attach(&mut self, programs: &mut Programs, interfaces: &[(u32, String)]) -> Vec<Result<()>> {
         let _expedited = self.expedite(interfaces.len());
-        interfaces.iter().map(|(ifindex, name)| self.attach_to(programs, *ifindex, name)).collect()
+        let mut results = Vec::new();
+        for (ifindex, name) in interfaces {
+            if let Err(stopped) = stop::check() {
+                results.push(Err(stopped.into()));
+                break;
+            }
+            results.push(self.attach_to(programs, *ifindex, name));
+        }
+        results
     }
 
     /// For one interface a machine-wide switch is not worth its price, and filters wait for nothing.

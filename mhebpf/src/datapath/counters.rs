@@ -1,16 +1,16 @@
 //! Reading what the programs have counted.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, os::fd::AsFd as _};
 
-use anyhow::{Context as _, Result};
-use aya::maps::{MapData, PerCpuArray, PerCpuHashMap};
+use anyhow::{Context as _, Result, bail};
+use aya::maps::{Map, MapData, PerCpuArray};
 use mhebpf_ebpf::{CounterKey, DIRECT_COUNTS, Direction, Family, Reason};
 
-use super::{maps::Source, raw::Raw};
+use super::{batch, maps::Source};
 
 /// The table of counters.
 pub struct Counters {
-    map: PerCpuHashMap<MapData, Raw<CounterKey>, u64>,
+    map: MapData,
     direct: PerCpuArray<MapData, u64>,
 }
 
@@ -33,18 +33,25 @@ pub struct Count {
 
 impl Counters {
     pub(super) fn take(source: Source<'_>) -> Result<Self> {
-        Ok(Self {
-            map: PerCpuHashMap::try_from(source("COUNTERS")?)?,
-            direct: PerCpuArray::try_from(source("DIRECT_COUNTS")?)?,
-        })
+        let Map::PerCpuHashMap(map) = source("COUNTERS")? else { bail!("COUNTERS is a map of another type") };
+        Ok(Self { map, direct: PerCpuArray::try_from(source("DIRECT_COUNTS")?)? })
     }
 
-    /// All counters, summed over the CPUs, in a fixed order.
+    /// All counters, summed over the CPUs, in a fixed order. The table can have tens of thousands.
     ///
     /// # Errors
     ///
     /// When the kernel refuses to read the maps.
     pub fn read(&self) -> Result<Vec<Count>> {
+        Ok(self.read_with_entries()?.0)
+    }
+
+    /// The same, and how many entries the map of counters has: those that are counted without it are none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Counters::read`].
+    pub fn read_with_entries(&self) -> Result<(Vec<Count>, usize)> {
         let mut sums = BTreeMap::new();
         for place in 0..DIRECT_COUNTS {
             let per_cpu = self.direct.get(&place, 0).context("reading the counters")?;
@@ -53,16 +60,13 @@ impl Counters {
                 sums.insert(CounterKey::of_direct(place), packets);
             }
         }
-        for entry in &self.map {
-            let (Raw(key), per_cpu) = entry.context("reading the counters")?;
-            sums.insert(key, per_cpu.iter().sum::<u64>());
-        }
-        Ok(sums.into_iter().filter_map(|(key, packets)| count(key, packets)).collect())
-    }
-
-    /// How many entries the map of counters has: those that are counted without it are none.
-    pub fn entries(&self) -> usize {
-        self.map.keys().filter(Result::is_ok).count()
+        let direct = sums.len();
+        batch::sums(self.map.fd().as_fd(), |key, packets| {
+            sums.insert(key, packets);
+        })
+        .context("reading the counters")?;
+        let entries = sums.len() - direct;
+        Ok((sums.into_iter().filter_map(|(key, packets)| count(key, packets)).collect(), entries))
     }
 }
 

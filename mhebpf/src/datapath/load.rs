@@ -2,13 +2,13 @@
 
 use anyhow::{Context as _, Result};
 use aya::{
-    include_bytes_aligned,
+    VerifierLogLevel, include_bytes_aligned,
     programs::{ProgramError, SchedClassifier},
 };
 use tracing::debug;
 
 use super::{Capacities, Counters, Maps, Reports, Samples, StateMap, loader, maps, pinned, reports};
-use crate::pins::Generation;
+use crate::{pins::Generation, stop};
 
 /// The object that the build script has compiled.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mhebpf-bpf"));
@@ -44,6 +44,10 @@ pub struct Programs {
 /// How often a program is loaded at most.
 const LOAD_ATTEMPTS: usize = 10;
 
+/// What the verifier says at first. aya loads a program that was refused once more to have its words (`retry_with_verifier_logs`,
+/// 0.14), also one that a signal has interrupted; with each instruction written out that takes seconds.
+const FEW_WORDS: VerifierLogLevel = VerifierLogLevel::STATS;
+
 /// The name of the egress program.
 pub(super) const EGRESS: &str = "mhebpf_egress";
 /// The name of the ingress program.
@@ -75,16 +79,25 @@ pub fn load_reporting() -> Result<Datapath> {
 pub fn load_into(reporting: bool, generation: Option<&Generation>) -> Result<Datapath> {
     // Whether the programs report is decided once: the verifier takes out what is not wanted.
     let level = if reporting { reports::ON } else { reports::OFF };
-    load_with(1, level, generation).or_else(|error| {
+    let load = |xfrm, words| {
+        stop::check()?;
+        load_with(xfrm, level, generation, words)
+    };
+    load(1, FEW_WORDS)
         // A kernel without XFRM has no helper to ask for IPsec by.
-        load_with(0, level, generation)
-            .inspect(|_| debug!("this kernel knows no IPsec: {error:#}"))
-            .map_err(|_| error)
-    })
+        .or_else(|error| load(0, FEW_WORDS).inspect(|_| debug!("this kernel knows no IPsec: {error:#}")))
+        // Now for the whole story.
+        .or_else(|_| load(1, VerifierLogLevel::default()))
 }
 
-fn load_with(xfrm: u8, level: u8, generation: Option<&Generation>) -> Result<Datapath> {
+fn load_with(
+    xfrm: u8,
+    level: u8,
+    generation: Option<&Generation>,
+    words: VerifierLogLevel,
+) -> Result<Datapath> {
     let mut loader = loader::new();
+    loader.verifier_log_level(words);
     loader.override_global("XFRM", &xfrm, true).override_global(aya_log::LEVEL, &level, true);
     if let Some(generation) = generation {
         for name in pinned::MAPS {
@@ -103,6 +116,7 @@ fn load_with(xfrm: u8, level: u8, generation: Option<&Generation>) -> Result<Dat
     let reports = Reports::take(&mut ebpf, level)?;
     let mut programs = Programs { ebpf };
     for name in [EGRESS, INGRESS] {
+        stop::check()?;
         load_program(programs.classifier(name)?).with_context(|| {
             format!(
                 "loading the TC program {name} (before Linux 6.18 this needs CAP_PERFMON: run mhebpf as root)"
@@ -114,18 +128,19 @@ fn load_with(xfrm: u8, level: u8, generation: Option<&Generation>) -> Result<Dat
 
 /// Loads a program, and again where a signal has come meanwhile: the verifier gives up for any (`bpf_check`, Linux 6.18),
 /// a change of the terminal's size too.
-fn load_program(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+fn load_program(program: &mut SchedClassifier) -> Result<()> {
     for _ in 1..LOAD_ATTEMPTS {
         match program.load() {
             Err(ProgramError::LoadError { io_error, .. })
                 if io_error.raw_os_error() == Some(libc::EAGAIN) =>
             {
+                stop::check()?;
                 debug!("a signal came while a program was loaded: loading it again");
             }
-            result => return result,
+            result => return Ok(result?),
         }
     }
-    program.load()
+    Ok(program.load()?)
 }
 
 impl Programs {

@@ -5,11 +5,13 @@ use std::{fs, io};
 use aya::EbpfLoader;
 use tracing::{debug, error};
 
+use crate::logging;
+
 /// Makes a loader, without the BTF of the kernel if that can be avoided.
 ///
 /// aya reads and parses it whenever it makes a loader (`EbpfLoader::new`, 0.14), which costs 20 ms and 17 MB; the programs
 /// touch no kernel structures. It does without where the file can't be opened, and so no file can be opened meanwhile. That
-/// holds for the process, so it is done only where there is no other thread that could want to.
+/// holds for the process, so it is done only where there is no other thread that could want to, as that of the log does not.
 pub(super) fn new<'a>() -> EbpfLoader<'a> {
     if !is_only_thread() {
         return EbpfLoader::new();
@@ -24,7 +26,8 @@ pub(super) fn new<'a>() -> EbpfLoader<'a> {
 }
 
 fn is_only_thread() -> bool {
-    fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
+    let known = 1 + usize::from(logging::has_thread());
+    fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == known)
 }
 
 /// No file can be opened as long as this lives.

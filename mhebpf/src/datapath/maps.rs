@@ -17,7 +17,7 @@ use mhebpf_ebpf::{Filter, FurtherOwnerKey, Iface, Ipv4, Ipv6};
 pub use self::live::Live;
 use self::{epoch::EpochMap, family::FamilyMaps, filter::FilterMap, hops::HopsMap, ifaces::IfaceMaps};
 use super::raw::Raw;
-use crate::model::Tables;
+use crate::{model::Tables, stop};
 
 /// Where the maps come from, by their names in the object.
 pub(super) type Source<'a> = &'a mut dyn FnMut(&str) -> Result<aya::maps::Map>;
@@ -92,7 +92,8 @@ impl Maps {
     ///
     /// # Errors
     ///
-    /// The first failure; all other entries are written nevertheless.
+    /// The first failure; all other entries are written nevertheless. [`Stopped`](crate::stop::Stopped) when what is left was
+    /// given up.
     pub fn write(&mut self, wanted: &Tables) -> Result<()> {
         if *wanted == self.written && self.epoch.has_begun() {
             return Ok(());
@@ -112,8 +113,11 @@ impl Maps {
         }
         self.ipv4.add(&mut self.written.ipv4, &wanted.ipv4, &mut self.hops, &mut failures);
         self.ipv6.add(&mut self.written.ipv6, &wanted.ipv6, &mut self.hops, &mut failures);
+        // Nothing is removed until all is added.
+        stop::check()?;
         self.write_ifaces(wanted, is_filtered, &mut failures);
         self.remove_unwanted(wanted, &mut failures);
+        stop::check()?;
         failures.note("removing from the filter", self.filter.write(self.written.filter()));
         failures.note("having the programs remember", self.epoch.begin());
         failures.into_result()

@@ -1,6 +1,7 @@
 //! The programs and maps in the kernel.
 
 mod attach;
+mod batch;
 mod capacity;
 mod chain;
 mod clsact;

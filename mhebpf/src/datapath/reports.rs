@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result};
 use aya::Ebpf;
 use aya_log::{EbpfLogger, Level};
 
+use crate::logging::Limit;
+
 /// The target of the programs' messages.
 pub const TARGET: &str = "mhebpf_ebpf";
 
@@ -19,9 +21,31 @@ pub fn are_shown() -> bool {
     tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
 }
 
+/// What senders of packets can have the log say. The programs themselves keep to one message in 10 ms on each CPU.
+static LINES: Limit = Limit::new("what the programs say");
+
 /// The messages of the programs.
 pub struct Reports {
-    logger: EbpfLogger<&'static dyn log::Log>,
+    logger: EbpfLogger<Limited>,
+}
+
+/// Hands on some messages in a second.
+struct Limited;
+
+impl log::Log for Limited {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        log::logger().enabled(metadata)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if LINES.admits() {
+            log::logger().log(record);
+        }
+    }
+
+    fn flush(&self) {
+        log::logger().flush();
+    }
 }
 
 impl Reports {
@@ -30,7 +54,8 @@ impl Reports {
         if level == OFF {
             return Ok(None);
         }
-        let logger = EbpfLogger::init(ebpf).context("reading what the programs say for the log")?;
+        let logger = EbpfLogger::init_with_logger(ebpf, Limited)
+            .context("reading what the programs say for the log")?;
         Ok(Some(Self { logger }))
     }
 

@@ -193,6 +193,12 @@ impl Measures {
     }
 
     fn encode_process(&self, families: &mut Families<'_>) -> fmt::Result {
+        families.counter(
+            "mhebpf_log_lines_dropped",
+            "Lines of the log that were left out, as nobody read it or it could not be written.",
+            None,
+            self.log_lines_dropped,
+        )?;
         families.gauge(
             "process_start_time",
             "When the process was started, in seconds since 1970.",

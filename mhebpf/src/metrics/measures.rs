@@ -43,6 +43,8 @@ pub struct Measures {
     pub last_in_step_age: Option<f64>,
     /// How many packets were not shown to monitors while there were any.
     pub suppressed_samples: u64,
+    /// How many lines of the log could not be written.
+    pub log_lines_dropped: u64,
     /// When the daemon was started.
     pub started: f64,
     /// What it has taken of processors, in seconds.

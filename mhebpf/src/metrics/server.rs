@@ -32,7 +32,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::exposition;
-use crate::control::Question;
+use crate::{control::Question, logging::Limit};
 
 /// Where the metrics are.
 const PATH: &str = "/metrics";
@@ -51,6 +51,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// How long a request's head may be, in bytes.
 const HEAD: usize = 16 * 1024;
+
+/// What anybody who reaches the address can have the log say.
+static LINES: Limit = Limit::new("scrapes of the metrics");
 
 /// An address that clients can connect to.
 #[derive(Debug)]
@@ -125,6 +128,7 @@ async fn accept(listener: TcpListener, source: Source) {
         let task = tasks.spawn(async move {
             match timeout(CLIENT_TIME, serve(stream, source, asked)).await {
                 Ok(Ok(())) => {}
+                _ if !LINES.admits() => {}
                 Ok(Err(error)) => debug!("a scrape of the metrics: {error}"),
                 Err(_) => debug!("a scrape of the metrics took too long"),
             }

@@ -8,6 +8,8 @@ use netlink_packet_core::{
 use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
+use crate::stop;
+
 /// The kernel packs dumps into datagrams of at most 32 KiB where the reader has room for that (`netlink_recvmsg`, Linux
 /// 6.18); only a message that is larger by itself makes a larger one.
 const DATAGRAM: usize = 32 << 10;
@@ -31,11 +33,7 @@ impl Requests {
     ///
     /// When the kernel refuses it.
     pub(crate) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        socket.set_netlink_get_strict_chk(true)?;
-        Ok(Self { socket, buffer: vec![0; DATAGRAM], sequence: 0 })
+        Ok(Self { socket: connect()?, buffer: vec![0; DATAGRAM], sequence: 0 })
     }
 
     /// Sends a request, and calls `each` with the payload of every message of the answer.
@@ -44,7 +42,8 @@ impl Requests {
     ///
     /// # Errors
     ///
-    /// When the kernel answers with an error, or not at all.
+    /// When the kernel answers with an error, or not at all; [`Stopped`](crate::stop::Stopped) when the rest of the answer is not
+    /// waited for any more.
     pub(crate) fn send(
         &mut self,
         message: RouteNetlinkMessage,
@@ -62,6 +61,11 @@ impl Requests {
 
         let mut exact = true;
         loop {
+            if let Err(stopped) = stop::check() {
+                // The kernel begins no other dump for a socket as long as one is not read to its end.
+                self.socket = connect()?;
+                return Err(stopped.into());
+            }
             let length = self.socket.recv(&mut self.buffer.as_mut_slice(), libc::MSG_TRUNC)?;
             let mut rest = &self.buffer[..length.min(self.buffer.len())];
             while let Ok(message) = NetlinkBuffer::new_checked(rest) {
@@ -84,6 +88,14 @@ impl Requests {
             }
         }
     }
+}
+
+fn connect() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.set_netlink_get_strict_chk(true)?;
+    Ok(socket)
 }
 
 /// The code at the start of the last message: zero, or a negative error number.

@@ -10,6 +10,7 @@ use super::{Failures, Source, hops::HopsMap, missing, removed};
 use crate::{
     datapath::raw::Raw,
     model::tables::{FamilyTables, WireAddress},
+    stop,
 };
 
 /// An address that keys of the maps are made of.
@@ -124,6 +125,9 @@ impl<A: MapAddress> FamilyMaps<A> {
             self.prefixes.insert(&prefix_key(key), Raw(owners), 0)
         });
         for (key, wanted) in &wanted.next_hops {
+            if stop::is_asked() {
+                return;
+            }
             let before = written.next_hops.get(key);
             if before == Some(wanted) {
                 continue;
@@ -155,6 +159,9 @@ impl<A: MapAddress> FamilyMaps<A> {
             self.prefixes.remove(&prefix_key(key))
         });
         for key in missing(written.next_hops.keys(), |key| wanted.next_hops.contains_key(key)) {
+            if stop::is_asked() {
+                return;
+            }
             let done = removed(self.next_hops.remove(&next_hop_key(key)));
             if failures.note("removing a next hop", done)
                 && let Some(before) = written.next_hops.remove(&key)
@@ -173,6 +180,9 @@ fn add<K: Copy + Eq + Hash, V: Copy + Eq>(
     mut insert: impl FnMut(K, V) -> Result<(), MapError>,
 ) {
     for (key, value) in wanted {
+        if stop::is_asked() {
+            return;
+        }
         if written.get(key) != Some(value) && failures.note(what, insert(*key, *value)) {
             written.insert(*key, *value);
         }
@@ -187,6 +197,9 @@ fn remove<K: Copy + Eq + Hash, V>(
     mut remove: impl FnMut(K) -> Result<(), MapError>,
 ) {
     for key in missing(written.keys(), |key| wanted.contains_key(key)) {
+        if stop::is_asked() {
+            return;
+        }
         if failures.note(what, removed(remove(key))) {
             written.remove(&key);
         }
