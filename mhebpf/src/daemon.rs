@@ -3,6 +3,7 @@
 mod advice;
 mod answers;
 mod attaching;
+mod blocks;
 mod flows;
 mod judge;
 mod lasting;
@@ -24,6 +25,7 @@ use tracing::{debug, error, info, warn};
 
 use self::{
     answers::History,
+    blocks::GracePeriod,
     lasting::Lasting,
     pace::{Outcome, Pace, RETRY},
     signals::{Request, Signals},
@@ -107,6 +109,8 @@ pub async fn run(options: &RunOptions) -> Result<()> {
         remembered: Vec::new(),
         policies: BTreeMap::new(),
         names: BTreeMap::new(),
+        unproven: BTreeMap::new(),
+        grace_period: GracePeriod::default(),
         ready: false,
     };
     let outcome = match daemon.start(&mut dumper, &events) {
@@ -151,6 +155,10 @@ struct Daemon<'a> {
     policies: BTreeMap<u32, Policy>,
     /// The last name of each interface that was ever enforced.
     names: BTreeMap<u32, String>,
+    /// Since when programs have been on interfaces that were not looked at for others of mhebpf yet.
+    unproven: BTreeMap<u32, Instant>,
+    /// The one that blocks of addresses wait for.
+    grace_period: GracePeriod,
     ready: bool,
 }
 
@@ -205,6 +213,7 @@ impl Daemon<'_> {
                 _ = cross_check.tick() => self.attachments.doubt(),
                 // Nothing tells of changes to chains of TCX; of those to filters netlink does.
                 _ = look.tick() => {
+                    self.warn_of_strangers();
                     if !self.attachments.are_disturbed() {
                         continue;
                     }
@@ -221,6 +230,10 @@ impl Daemon<'_> {
                 }
                 () = self.watch.ready() => {
                     self.show(dumper);
+                    continue;
+                }
+                over = self.grace_period.over() => {
+                    self.move_blocks(over);
                     continue;
                 }
                 () = self.announcer.due() => {
@@ -251,6 +264,7 @@ impl Daemon<'_> {
             let started = Instant::now();
             events.forget_pending();
             pace.note(self.synchronise_and_note(dumper, events));
+            self.have_blocks_moved();
             // At most half of the time is spent synchronising, however long a burst of changes is.
             let rest = sleep(started.elapsed());
             tokio::pin!(rest);
