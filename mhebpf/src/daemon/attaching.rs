@@ -89,7 +89,7 @@ impl Daemon<'_> {
         for ((ifindex, name), attached) in new.iter().zip(results) {
             match attached {
                 Ok(()) => {
-                    info!("enforcing on {name}");
+                    info!("{} on {name}", if self.settings.observes() { "observing" } else { "enforcing" });
                     self.unproven.insert(*ifindex, Instant::now());
                     enforced.push(*ifindex);
                 }
