@@ -3,6 +3,7 @@
 mod advice;
 mod answers;
 mod attaching;
+mod blocks;
 mod flows;
 mod judge;
 mod lasting;
@@ -24,6 +25,7 @@ use tracing::{debug, error, info, warn};
 
 use self::{
     answers::History,
+    blocks::GracePeriod,
     lasting::Lasting,
     pace::{Outcome, Pace, RETRY},
     signals::{Request, Signals},
@@ -123,6 +125,8 @@ async fn run_on(options: &RunOptions) -> Result<()> {
         remembered: Vec::new(),
         policies: BTreeMap::new(),
         names: BTreeMap::new(),
+        unproven: BTreeMap::new(),
+        grace_period: GracePeriod::default(),
         ready: false,
         expires: None,
         neighbours: NeighbourEvents::default(),
@@ -170,6 +174,10 @@ struct Daemon<'a> {
     policies: BTreeMap<u32, Policy>,
     /// The last name of each interface that was ever enforced.
     names: BTreeMap<u32, String>,
+    /// Since when programs have been on interfaces that were not looked at for others of mhebpf yet.
+    unproven: BTreeMap<u32, Instant>,
+    /// The one that blocks of addresses wait for.
+    grace_period: GracePeriod,
     ready: bool,
     /// When the first of the routes expires, of which there is no event.
     expires: Option<Instant>,
@@ -229,6 +237,7 @@ impl Daemon<'_> {
                 _ = cross_check.tick() => self.attachments.doubt(),
                 // Nothing tells of changes to chains of TCX; of those to filters netlink does.
                 _ = look.tick() => {
+                    self.warn_of_strangers();
                     if !self.attachments.are_disturbed() {
                         continue;
                     }
@@ -247,6 +256,10 @@ impl Daemon<'_> {
                 }
                 () = self.watch.ready() => {
                     self.show(dumper);
+                    continue;
+                }
+                over = self.grace_period.over() => {
+                    self.move_blocks(over);
                     continue;
                 }
                 () = self.announcer.due() => {
@@ -290,6 +303,7 @@ impl Daemon<'_> {
             if !stop::is_asked() {
                 pace.note(result);
             }
+            self.have_blocks_moved();
             // At most half of the time is spent synchronising, however long a burst of changes is.
             let rest = sleep(started.elapsed());
             tokio::pin!(rest);

@@ -94,8 +94,8 @@ impl Instance {
                     return Err(taken.into());
                 }
                 warn!(
-                    "{} holds the name of mhebpf in this network namespace (the abstract socket @mhebpf): commands in other mount \
-                     namespaces will not find this mhebpf",
+                    "{} holds the name of mhebpf in this network namespace (the abstract socket @mhebpf): a daemon here is not \
+                     found by commands in other mount namespaces",
                     taken.holder
                 );
             }

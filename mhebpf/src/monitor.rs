@@ -5,7 +5,7 @@ mod packet;
 mod process;
 mod report;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::{filter::Filter, packet::Packet, process::Processes, report::Tally};
@@ -18,11 +18,11 @@ use crate::{
     stream,
 };
 
-/// Prints one line for each packet until it is interrupted, and then a summary on standard error.
+/// Prints one line for each packet until it is interrupted or the daemon ends, and then a summary on standard error.
 ///
 /// # Errors
 ///
-/// When there is no daemon, or it goes away.
+/// When there is no daemon, or it does not answer.
 pub async fn run(options: &MonitorOptions) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("handling SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("handling SIGTERM")?;
@@ -67,8 +67,8 @@ pub async fn run(options: &MonitorOptions) -> Result<()> {
             // Of a later version.
             Some(_) => continue,
             None => {
-                console::say(&tally.text());
-                bail!("mhebpf{} has ended", answers.process());
+                console::say(&format!("mhebpf{} has ended\n", answers.process()));
+                break;
             }
         };
         if !stream::print(&line).context("printing packets")? {

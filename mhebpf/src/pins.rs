@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::{
     directory::{Generation, Pins, links, remove_dead_in},
-    link::{Pinned, Side},
+    link::{Pinned, Side, id_of_link},
 };
 use crate::config::Source;
 pub use crate::trusted::{Directory, Entry, is_distrust};

@@ -65,7 +65,11 @@ impl Settings {
     /// The policy in the words of the command line.
     pub fn intent(&self) -> String {
         let mode = name(&self.mode);
-        let receive = name(&self.receive);
+        // Nothing is dropped in observe mode, whatever is said of what arrives.
+        let receive = match (&self.mode, &self.receive) {
+            (Mode::Observe, ReceivePolicy::Drop) => name(&ReceivePolicy::Observe),
+            (_, receive) => name(receive),
+        };
         let unknown = name(&self.unknown);
         let mut text = format!("mode {mode}, receive {receive}, unknown {unknown}");
         if self.forwarded != ForwardedPolicy::Enforce {

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{daemon::Daemon, netns::NetNs};
+use crate::{confined, daemon::Daemon, netns::NetNs};
 
 /// A mounted BPF file system. With it go all links and maps that are pinned in it.
 #[derive(Debug)]
@@ -74,6 +74,8 @@ impl BpfFileSystem {
                 Err(io::Error::last_os_error())
             });
         }
+        // Mounting takes more.
+        confined::as_by_the_unit(&mut command)?;
         Ok(command)
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
-    binary,
+    binary, confined,
     judge::Judge,
     netns::NetNs,
     summary::Summary,
@@ -80,7 +80,8 @@ impl Said {
 }
 
 impl Daemon {
-    /// Starts `mhebpf` with these arguments in a namespace and does not wait for anything.
+    /// Starts `mhebpf` with these arguments in a namespace, with the capabilities that the shipped unit grants, and does not wait
+    /// for anything.
     ///
     /// # Errors
     ///
@@ -88,6 +89,7 @@ impl Daemon {
     pub fn spawn(ns: &NetNs, arguments: &[&str]) -> Result<Self> {
         let mut command = Self::command(ns)?;
         command.args(arguments);
+        confined::as_by_the_unit(&mut command)?;
         Self::spawn_command(command)
     }
 

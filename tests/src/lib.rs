@@ -11,6 +11,7 @@
 pub mod binary;
 pub mod bpf_file_system;
 pub mod capture;
+pub mod confined;
 mod cpu;
 pub mod craft;
 pub mod daemon;

@@ -145,6 +145,7 @@ fn judge(
         Whose::Foreign => (8, 200, Unknown::Pass),
     };
     datapath.maps.write(&tables(count, unknown))?;
+    datapath.maps.settle()?;
     let [judged, judged6] = own(number);
     let (other, other6) = (Ipv4Addr::new(198, 51, 100, 1), Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1));
     let leaves = direction == Direction::Egress;

@@ -13,7 +13,12 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use mhebpf_tests::{Daemon, Family, Lab, Mac, PATIENCE, lab::PROBE_PORT, traffic::udp, wait_until};
+use mhebpf_tests::{
+    Daemon, Family, Lab, Mac, PATIENCE,
+    lab::{INTERFACES, PROBE_PORT},
+    traffic::udp,
+    wait_until,
+};
 
 /// A file that vanishes with the test.
 struct File(PathBuf);
@@ -289,5 +294,20 @@ fn a_file_that_cannot_be_used_is_a_usage_error() -> Result<()> {
             assert!(ended.stderr.contains(part), "{}", ended.stderr);
         }
     }
+    lab.finish()
+}
+
+/// For those who want the file of the host not to be read.
+#[test]
+fn the_null_device_is_an_empty_configuration() -> Result<()> {
+    let lab = Lab::builder().links(2).build()?;
+    let words =
+        ["run", "--interface", INTERFACES, "--no-announce", "--config", "/dev/null", "--mode", "observe"];
+    let daemon = Daemon::spawn(&lab.host, &words)?;
+    daemon.wait_ready()?;
+    let said = daemon.stop()?.stderr;
+    // Where nothing is changed, nothing is said to be.
+    ensure!(said.contains("observing on eth0_int") && said.contains("receive observe"), "{said}");
+    ensure!(!said.contains("enforcing on") && !said.contains("receive drop"), "{said}");
     lab.finish()
 }

@@ -2,14 +2,13 @@
 
 use std::{
     collections::BTreeSet,
-    os::unix::process::CommandExt as _,
     process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
 use mhebpf_tests::{
-    Captured, Daemon, Ended, Lab, Mac, PATIENCE,
+    Captured, Daemon, Ended, Lab, Mac, PATIENCE, confined,
     daemon::READY,
     features::{self, Feature},
     lab::INTERFACES,
@@ -176,18 +175,9 @@ fn a_wrong_command_line_is_a_usage_error() -> Result<()> {
 }
 
 /// The command that starts mhebpf as root with these capabilities at most.
-fn with_capabilities(lab: &Lab, kept: &'static [libc::c_ulong]) -> Result<Command> {
+fn with_capabilities(lab: &Lab, kept: &[libc::c_ulong]) -> Result<Command> {
     let mut command = Daemon::command(&lab.host)?;
-    // SAFETY: prctl is async-signal-safe, and nothing is allocated. Root has the bounding set after execve.
-    unsafe {
-        command.pre_exec(|| {
-            for capability in (0..64).filter(|capability| !kept.contains(capability)) {
-                // Fails beyond the last capability that the kernel knows.
-                libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
-            }
-            Ok(())
-        });
-    }
+    confined::keep(&mut command, kept.to_vec());
     command.args(["run", "--interface", INTERFACES]);
     Ok(command)
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use fire::{Fire, under_fire};
 use mhebpf_tests::{Daemon, Lab, PATIENCE, PEER, daemon::READY, lab::INTERFACES, scaled, wait_until};
 use pinning::{command, end, is_enforced, maps, names, namespaces, programs, run, spawn, start, unload};
@@ -297,5 +297,23 @@ fn a_run_without_pins_does_not_come_on_top_of_pinned_programs() -> Result<()> {
     daemon.wait_ready()?;
     end(daemon, libc::SIGTERM)?;
     assert!(!is_enforced(&lab)?);
+    lab.finish()
+}
+
+#[test]
+fn an_audit_names_what_no_daemon_keeps_in_step() -> Result<()> {
+    let Some((lab, file_system)) = start(2)? else { return Ok(()) };
+    let left = || -> Result<bool> {
+        let output = file_system.command(&lab.host, &["audit"])?.output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).contains("left-in-force: pinned programs"))
+    };
+    let words = ["run", "--interface", INTERFACES, "--no-announce", "--pin"];
+    let daemon = Daemon::spawn_command(file_system.command(&lab.host, &words)?)?;
+    daemon.wait_ready()?;
+    ensure!(!left()?);
+    end(daemon, libc::SIGTERM)?;
+    ensure!(left()?);
+    ensure!(file_system.command(&lab.host, &["unload"])?.output()?.status.success());
+    ensure!(!left()?);
     lab.finish()
 }

@@ -138,6 +138,7 @@ impl Host {
     fn new(setting: Setting) -> Result<Self> {
         let mut datapath = load()?;
         datapath.maps.write(&host::tables(setting))?;
+        datapath.maps.settle()?;
         let egress = datapath.programs.egress()?.fd()?.try_clone()?;
         let ingress = datapath.programs.ingress()?.fd()?.try_clone()?;
         let empty = prelude::empty().context("loading an empty program")?;

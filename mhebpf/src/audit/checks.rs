@@ -46,6 +46,8 @@ pub fn findings(snapshot: &Snapshot) -> Vec<Finding> {
     findings.extend(policy_routing::networkd(&view));
     findings.extend(surroundings::linkdown(&view, &subnets));
     findings.extend(surroundings::localnet(&view));
+    findings.extend(surroundings::behind(&view));
+    findings.extend(surroundings::left_in_force(&view));
     findings.extend(surroundings::programs(&view));
     findings.extend(surroundings::daemon(&view));
     if snapshot.interfaces != snapshot.company {

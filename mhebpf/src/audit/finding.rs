@@ -153,6 +153,10 @@ ids! {
     SteeringLeftBehind = "steering-left-behind",
     /// systemd-networkd would remove the rules and routes of `--steer rules`.
     NetworkdRemovesRules = "networkd-removes-rules",
+    /// Programs or filters of others see packets before mhebpf's, and can end their way.
+    BehindOthers = "behind-others",
+    /// Filters or programs of an mhebpf that does not run any more.
+    LeftInForce = "left-in-force",
     /// Routes stay in use when their interface loses its carrier.
     LinkdownRoutes = "linkdown-routes",
     /// Addresses of loopback may cross the wire.

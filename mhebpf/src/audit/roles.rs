@@ -93,9 +93,10 @@ fn place(snapshot: &Snapshot) -> Found {
         LinkKind::Bond | LinkKind::Bridge => is_uplink(link),
         _ => false,
     });
-    // Without any link there is nothing that shows it.
-    if has_wire || snapshot.uplinks.uplinks.is_empty() {
+    if has_wire {
         (Name::Host, "it has a wire of its own".to_owned())
+    } else if snapshot.uplinks.uplinks.is_empty() {
+        (Name::Host, "no wire is here, and no way out that would show a container".to_owned())
     } else {
         let ways_out = names(links(snapshot).filter(|link| is_uplink(link)));
         (Name::Container, format!("no wire is here; the way out is {}", list(&ways_out)))
@@ -247,6 +248,13 @@ mod tests {
     fn a_host_is_one_with_a_wire() {
         assert_roles(&snapshot([wire(2)], [address(2, "10.0.0.2/24")]), &[Name::Host]);
         assert_roles(&Snapshot::default(), &[Name::Host]);
+    }
+
+    #[test]
+    fn what_has_no_links_is_not_said_to_have_a_wire() {
+        let empty = snapshot([link(1, LinkKind::Loopback)], []);
+        assert_roles(&empty, &[Name::Host]);
+        assert!(!of(&empty)[0].why.contains("it has a wire"), "{}", of(&empty)[0].why);
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub local_late: Vec<LocalLate>,
     /// Programs and filters of others on the interfaces that are looked at.
     pub programs: Vec<Program>,
+    /// What mhebpf itself has put on interfaces.
+    pub own: Own,
     /// Sockets that are bound to an address of an interface that is looked at.
     pub sockets: Vec<Socket>,
     /// Addresses of other interfaces that packets get as their source on an interface.
@@ -116,6 +118,17 @@ pub struct Program {
     pub name: String,
     /// The id of its BPF program, where it is one.
     pub id: Option<u32>,
+    /// It sees packets before a program of mhebpf that is there does, and can end their way.
+    pub before_mhebpf: bool,
+}
+
+/// What mhebpf has put on interfaces, whether it is running or not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    /// The names of interfaces with its filters of clsact.
+    pub filters: BTreeSet<String>,
+    /// How many egress programs are on an interface by TCX, by the interface's name.
+    pub links: BTreeMap<String, usize>,
 }
 
 /// Where a program is.

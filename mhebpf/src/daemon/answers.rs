@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
-use mhebpf_ebpf::{Direction, Reason};
+use mhebpf_ebpf::Reason;
 use tokio::time::Instant;
 
 use super::{Daemon, flows::Flows, pace::Outcome, watch};
@@ -26,6 +26,7 @@ use crate::{
         steering, uplinks,
     },
     netlink::{Dumper, Events},
+    pins::Side,
 };
 
 /// What has happened since the start.
@@ -199,28 +200,31 @@ impl Daemon<'_> {
         }
     }
 
-    fn steering_of(&self, ifindex: u32) -> Option<InterfaceSteering> {
-        let table = steering::TABLE_BASE + ifindex;
-        let kept = self.steerer.kept();
-        let sources = kept.rules.iter().filter(|rule| rule.table == table);
-        Some(InterfaceSteering {
-            table,
-            routes: kept.tables.get(&table)?.len(),
-            sources: sources.map(|rule| rule.source.to_string()).collect(),
-        })
+    /// The sources of the rules that are kept, by the table that they lead to.
+    fn steered(&self) -> BTreeMap<u32, Vec<String>> {
+        let mut sources: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+        for rule in &self.steerer.kept().rules {
+            sources.entry(rule.table).or_default().push(rule.source.to_string());
+        }
+        sources
     }
 
-    fn interfaces(&mut self, host: &Host, counts: &mut BTreeMap<u32, Vec<Counter>>) -> Vec<Interface> {
+    fn interfaces(&self, host: &Host, counts: &mut BTreeMap<u32, Vec<Counter>>) -> Vec<Interface> {
         let claims = self.claims(host);
+        let mut steered = self.steered();
         let mut interfaces = Vec::new();
         for (ifindex, policy) in &self.policies {
             // One that is gone is forgotten with the next synchronisation.
             let Some(link) = host.links.get(ifindex) else { continue };
             let hook = self.attachments.hook_of(*ifindex);
-            let steering = self.steering_of(*ifindex);
-            let programs = &mut self.datapath.programs;
-            let mut chain = |direction| {
-                let place = programs.place(*ifindex, direction)?;
+            let table = steering::TABLE_BASE + ifindex;
+            let steering = self.steerer.kept().tables.get(&table).map(|routes| InterfaceSteering {
+                table,
+                routes: routes.len(),
+                sources: steered.remove(&table).unwrap_or_default(),
+            });
+            let chain = |side| {
+                let place = self.attachments.place(*ifindex, side)?;
                 Some(Chain { place: place.place, programs: place.programs })
             };
             let domain = host.domain_of(*ifindex);
@@ -232,8 +236,8 @@ impl Daemon<'_> {
                 mtu: link.mtu,
                 vrf: in_vrf.map(|vrf| vrf.name.clone()),
                 hook: hook.map(|hook| hook.name().to_owned()),
-                ingress_chain: chain(Direction::Ingress),
-                egress_chain: chain(Direction::Egress),
+                ingress_chain: chain(Side::Ingress),
+                egress_chain: chain(Side::Egress),
                 policy: policy.into(),
                 steering,
                 owned: claims

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use mhebpf_ebpf::{Announce, Send};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::Daemon;
+use super::{Daemon, LOOK};
 use crate::{
-    datapath::{Standing, clear_leftovers, expedited, is_there},
+    datapath::{Standing, Strangers, clear_leftovers, expedited, is_there},
     model::{
         Host, Selection,
         steering::Object,
@@ -21,11 +22,7 @@ impl Daemon<'_> {
     /// Takes the programs off interfaces that are not selected any more, and forgets those that are others by now: an index can
     /// be given again between two dumps.
     pub(super) fn let_go(&mut self, host: &Host, enforced: &BTreeSet<u32>) {
-        let standings: Vec<(u32, Standing)> = self
-            .attachments
-            .names()
-            .map(|(ifindex, _)| (ifindex, self.attachments.standing(ifindex)))
-            .collect();
+        let standings = self.attachments.look();
         let is_disturbed = |(_, standing): &&(u32, Standing)| *standing != Standing::InPlace;
         // Taking a program off waits for a grace period.
         if standings.iter().filter(is_disturbed).nth(1).is_some() {
@@ -92,8 +89,8 @@ impl Daemon<'_> {
         for ((ifindex, name), attached) in new.iter().zip(results) {
             match attached {
                 Ok(()) => {
-                    info!("enforcing on {name}");
-                    self.warn_of_strangers(name);
+                    info!("{} on {name}", if self.settings.observes() { "observing" } else { "enforcing" });
+                    self.unproven.insert(*ifindex, Instant::now());
                     enforced.push(*ifindex);
                 }
                 // What has become of it is in the events that wait.
@@ -112,13 +109,25 @@ impl Daemon<'_> {
         }
     }
 
-    /// Two programs on one interface judge by different tables, of which those of a daemon that is gone grow old.
-    fn warn_of_strangers(&mut self, name: &str) {
-        if self.datapath.programs.strangers(name) > 0 {
-            warn!(
-                "programs of another `mhebpf run --pin` are in force on {name} as well, and judge by other tables: take them off \
-                 with `mhebpf unload --pin DIR`, where DIR is the directory that they are pinned in"
-            );
+    /// Two programs on one interface judge by different tables, of which those of a daemon that is gone grow old. An interface
+    /// that has come from another network namespace may have those of the daemon there for a moment: each is looked at when it
+    /// has had a while.
+    pub(super) fn warn_of_strangers(&mut self) {
+        let is_due = |_: &u32, since: &mut Instant| since.elapsed() >= LOOK;
+        for (ifindex, _) in self.unproven.extract_if(.., is_due) {
+            let strangers = self.attachments.strangers(ifindex);
+            let Some(name) = self.names.get(&ifindex) else { continue };
+            match strangers {
+                Strangers::None => {}
+                Strangers::There => warn!(
+                    "programs of another `mhebpf run --pin` are in force on {name} as well, and judge by other tables: take them \
+                     off with `mhebpf unload --pin DIR`, where DIR is the directory that they are pinned in"
+                ),
+                Strangers::Unknown => info!(
+                    "programs of others are on {name} as well; whether they are of another mhebpf only CAP_SYS_ADMIN may know: \
+                     `sudo mhebpf audit` says it"
+                ),
+            }
         }
     }
 

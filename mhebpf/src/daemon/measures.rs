@@ -63,6 +63,7 @@ impl Daemon<'_> {
             Some(Interface {
                 name: link.name.clone(),
                 up: link.up,
+                is_behind: self.attachments.is_behind(*ifindex),
                 hook: self.attachments.hook_of(*ifindex).map_or("none", |hook| hook.name()),
                 policy: policy.into(),
             })

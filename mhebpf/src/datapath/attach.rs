@@ -1,24 +1,26 @@
 //! Attaching the programs to interfaces, and taking them off again.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use aya::programs::{
-    LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-    links::PinnedLink,
-    tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
-};
+use aya::programs::{SchedClassifier, links::PinnedLink};
 use tracing::{info, warn};
 
 use super::{
-    clsact,
+    chain::{Place, Strangers},
+    clsact::{self, Filter, program_name},
     grace_period::Expedited,
-    load::{EGRESS, INGRESS, Programs},
+    load::Programs,
     pinned,
     standing::{Moves, Standing},
+    tcx::{self, NoTcx},
 };
 use crate::{
-    pins::{Directory, Pinned, Side},
+    pins::{Directory, Pinned, Side, id_of_link},
     stop,
 };
 
@@ -55,12 +57,6 @@ impl fmt::Display for Hook {
     }
 }
 
-/// The priority of the filters in a clsact qdisc: low, so that no other filter's verdict is taken before
-/// ours.
-const PRIORITY: u16 = clsact::PRIORITY;
-/// The handle of the filters in a clsact qdisc, by which ours are told from others: "mh".
-const HANDLE: TcHandle = TcHandle::new(0, clsact::HANDLE);
-
 /// An interface with the programs on it.
 struct Attachment {
     name: String,
@@ -70,6 +66,8 @@ struct Attachment {
     hook: Hook,
     /// The clsact qdisc was not there before.
     added_qdisc: bool,
+    /// Others come before, and nothing is done about it.
+    is_behind: bool,
 }
 
 /// A program on an interface.
@@ -84,9 +82,11 @@ struct Held {
 /// What holds a program on an interface.
 enum Link {
     /// It ends with the process.
-    Own(SchedClassifierLink),
+    Own(OwnedFd),
     /// It outlives the process.
     Pinned(PinnedLink),
+    /// A filter of clsact.
+    Filter(Filter),
 }
 
 impl Attachment {
@@ -97,6 +97,30 @@ impl Attachment {
             Hook::Auto | Hook::Tcx => Standing::of_link(ifindex, side, held.id),
         };
         standing(&self.ingress, Side::Ingress).max(standing(&self.egress, Side::Egress))
+    }
+
+    /// Says what has become of it.
+    fn note_whether_behind(&mut self, is_behind: bool) {
+        if is_behind == self.is_behind {
+            return;
+        }
+        self.is_behind = is_behind;
+        let name = &self.name;
+        if !is_behind {
+            info!("no programs of others come before those of mhebpf on {name} any more");
+        } else if self.hook == Hook::Clsact {
+            warn!(
+                "others come before the filters of mhebpf on {name}, by TCX or by a priority above {}: packets whose way \
+                 those end are not judged; give them a priority of {} or more",
+                clsact::PRIORITY,
+                clsact::PRIORITY + 1
+            );
+        } else {
+            warn!(
+                "programs of others come before those of mhebpf on {name}, and insist: packets whose way those end are not \
+                 judged; in a minute mhebpf will be first again"
+            );
+        }
     }
 }
 
@@ -139,20 +163,69 @@ impl Attachments {
         self.attached.iter().map(|(ifindex, attachment)| (*ifindex, attachment.name.as_str()))
     }
 
-    /// Where the programs are on an interface that they were attached to: another one may have its index now, or somebody has
-    /// taken them off or put others before them. Takes two system calls, or two dumps of the filters of clsact.
-    pub fn standing(&self, ifindex: u32) -> Standing {
-        self.attached.get(&ifindex).map_or(Standing::Gone, |attachment| self.standing_of(ifindex, attachment))
+    /// Where the programs are on each interface that they were attached to: another one may have its index now, or somebody has
+    /// taken them off or put others before them, which is said where nothing can be done about it. Takes two system calls for
+    /// each interface, or two dumps of the filters of clsact where those are doubtful.
+    pub fn look(&mut self) -> Vec<(u32, Standing)> {
+        let standing =
+            |(ifindex, attachment): (&u32, &Attachment)| (*ifindex, self.standing_of(*ifindex, attachment));
+        let standings: Vec<(u32, Standing)> = self.attached.iter().map(standing).collect();
+        for (ifindex, standing) in &standings {
+            let is_behind = *standing == Standing::Behind && !self.can_move(*ifindex);
+            if let Some(attachment) = self.attached.get_mut(ifindex) {
+                attachment.note_whether_behind(is_behind);
+            }
+        }
+        standings
     }
 
     fn standing_of(&self, ifindex: u32, attachment: &Attachment) -> Standing {
+        // Programs of TCX come before filters, and nothing tells of them.
+        let is_alone = || {
+            [Side::Ingress, Side::Egress]
+                .into_iter()
+                .all(|side| !tcx::links(ifindex, side).is_ok_and(|links| !links.is_empty()))
+        };
         if attachment.hook == Hook::Clsact
             && !self.are_filters_doubtful
+            && !attachment.is_behind
             && clsact::is_there(ifindex, &attachment.name)
+            && is_alone()
         {
             return Standing::InPlace;
         }
         attachment.standing(ifindex)
+    }
+
+    /// Whether programs that others are before can be put first: the priority of a filter is what it is.
+    fn can_move(&self, ifindex: u32) -> bool {
+        self.hook_of(ifindex) != Some(Hook::Clsact) && self.moves.may_move(ifindex)
+    }
+
+    /// Whether programs of others come before those on the interface and stay there, as it was last seen.
+    pub fn is_behind(&self, ifindex: u32) -> bool {
+        self.attached.get(&ifindex).is_some_and(|attachment| attachment.is_behind)
+    }
+
+    /// Whether programs of another mhebpf are on an interface as well.
+    pub fn strangers(&self, ifindex: u32) -> Strangers {
+        let attachment = self.attached.get(&ifindex);
+        attachment.map_or(Strangers::None, |attachment| Strangers::on(ifindex, attachment.egress.id))
+    }
+
+    /// The place of the program for a side of an interface among those of others; `None` where it can't be told.
+    pub fn place(&self, ifindex: u32, side: Side) -> Option<Place> {
+        let attachment = self.attached.get(&ifindex)?;
+        if attachment.hook == Hook::Clsact {
+            return clsact::place(ifindex, side).ok()?;
+        }
+        let held = match side {
+            Side::Ingress => &attachment.ingress,
+            Side::Egress => &attachment.egress,
+        };
+        let links = tcx::links(ifindex, side).ok()?;
+        let before = links.iter().position(|link| Some(*link) == held.id)?;
+        Some(Place { place: before + 1, programs: links.len() })
     }
 
     /// Has filters be looked at the next time.
@@ -172,13 +245,13 @@ impl Attachments {
 
     /// Whether something is to be done about where the programs are anywhere.
     pub fn are_disturbed(&mut self) -> bool {
-        let is_disturbed =
-            |(ifindex, attachment): (&u32, &Attachment)| match self.standing_of(*ifindex, attachment) {
-                Standing::InPlace => false,
-                Standing::Behind => self.moves.may_move(*ifindex),
-                Standing::Gone => true,
-            };
-        let are_disturbed = self.attached.iter().any(is_disturbed);
+        let standings = self.look();
+        let is_disturbed = |(ifindex, standing): &(u32, Standing)| match standing {
+            Standing::InPlace => false,
+            Standing::Behind => self.can_move(*ifindex),
+            Standing::Gone => true,
+        };
+        let are_disturbed = standings.iter().any(is_disturbed);
         if !are_disturbed {
             self.trust();
         }
@@ -188,7 +261,7 @@ impl Attachments {
     /// Takes the programs off an interface where others are before them, for them to be put first again. They stay where that
     /// was tried often enough. Says what is done.
     pub fn move_up(&mut self, ifindex: u32) -> bool {
-        if !self.moves.may_move(ifindex) {
+        if !self.can_move(ifindex) {
             return false;
         }
         let is_last = self.moves.note(ifindex);
@@ -258,13 +331,12 @@ impl Attachments {
 
     /// Egress first.
     fn attach_to(&mut self, programs: &mut Programs, ifindex: u32, name: &str) -> Result<()> {
-        // The kernel interface goes by name, the tables by ifindex: both must mean the same device, before
-        // and after.
-        if clsact::ifindex_of(name) != Some(ifindex) {
+        // Another interface can have the index by now.
+        if !clsact::is_there(ifindex, name) {
             bail!("the interface {name} was renamed or replaced while it was being attached to");
         }
         let (hook, added_qdisc) = match self.hook {
-            Hook::Clsact => (Hook::Clsact, clsact::add(name)?),
+            Hook::Clsact => (Hook::Clsact, clsact::add(ifindex, name)?),
             Hook::Tcx | Hook::Auto => {
                 // They would judge beside these programs, by tables that nobody keeps in step.
                 clsact::clear_leftovers(ifindex, name);
@@ -272,11 +344,11 @@ impl Attachments {
             }
         };
         let attachment = match self.attach_by(programs, (ifindex, name), hook, added_qdisc) {
-            Err(error) if self.pins.is_some() && lacks_tcx(&error) => {
+            Err(error) if self.pins.is_some() && error.is::<NoTcx>() => {
                 return Err(error
                     .context("--pin needs TCX (Linux 6.6), which this kernel does not have: leave it out"));
             }
-            Err(error) if self.hook == Hook::Auto && lacks_tcx(&error) => {
+            Err(error) if self.hook == Hook::Auto && error.is::<NoTcx>() => {
                 info!("this kernel has no TCX: using a clsact qdisc and filters");
                 self.hook = Hook::Clsact;
                 return self.attach_to(programs, ifindex, name);
@@ -288,10 +360,12 @@ impl Attachments {
                 clsact::remove_if_empty(ifindex, name);
             }
         })?;
-        if clsact::ifindex_of(name) != Some(ifindex) {
+        if !clsact::is_there(ifindex, name) {
             detach(ifindex, attachment);
             bail!("the interface {name} was renamed or replaced while it was being attached to");
         }
+        // Filters of others may have been there before.
+        self.are_filters_doubtful |= hook == Hook::Clsact;
         self.attached.insert(ifindex, attachment);
         Ok(())
     }
@@ -304,10 +378,6 @@ impl Attachments {
         added_qdisc: bool,
     ) -> Result<Attachment> {
         let mut attach = |program: &mut SchedClassifier, side| {
-            let (program_name, direction) = match side {
-                Side::Egress => (EGRESS, TcAttachType::Egress),
-                Side::Ingress => (INGRESS, TcAttachType::Ingress),
-            };
             let pin = self.pins.as_ref().map(|directory| Pinned::new(directory, ifindex, side));
             if let Some(pin) = &pin
                 && let Some((link, id)) = pinned::take_over(program, pin)?
@@ -315,11 +385,12 @@ impl Attachments {
                 self.has_replaced = true;
                 return Ok(Held { link: Link::Pinned(link), id, is_new: false });
             }
-            let link = attach_one(program, program_name, name, direction, hook)?;
-            let id = pinned::id(&link);
+            let link = attach_one(program, (ifindex, name), side, hook)?;
+            let Link::Own(descriptor) = &link else { return Ok(Held { link, id: None, is_new: true }) };
+            let id = id_of_link(descriptor);
             let link = match pin {
-                Some(pin) => Link::Pinned(pinned::pin(link, &pin)?),
-                None => Link::Own(link),
+                Some(pin) => Link::Pinned(pinned::pin(descriptor, &pin)?),
+                None => link,
             };
             Ok(Held { link, id, is_new: true })
         };
@@ -329,12 +400,12 @@ impl Attachments {
             Err(error) => {
                 // What an earlier run has attached stays: its receive filter may be on, which must not be without it.
                 if egress.is_new {
-                    detach_one(egress, EGRESS, name);
+                    detach_one(egress, name, Side::Egress);
                 }
                 return Err(error);
             }
         };
-        Ok(Attachment { name: name.to_owned(), ingress, egress, hook, added_qdisc })
+        Ok(Attachment { name: name.to_owned(), ingress, egress, hook, added_qdisc, is_behind: false })
     }
 
     /// Takes the programs off interfaces that are still there. Failures are logged, and the rest goes on.
@@ -375,10 +446,10 @@ impl Attachments {
 
     fn let_go_of(&mut self, ifindex: u32) {
         if let Some(Attachment { name, ingress, egress, .. }) = self.attached.remove(&ifindex) {
-            for (held, program_name) in [(ingress, INGRESS), (egress, EGRESS)] {
+            for (held, side) in [(ingress, Side::Ingress), (egress, Side::Egress)] {
                 // A pinned link would outlive the interface; of the two programs one may be there.
                 if let Link::Pinned(_) = held.link {
-                    detach_one(held, program_name, &name);
+                    detach_one(held, &name, side);
                 }
             }
         }
@@ -396,67 +467,50 @@ impl Attachments {
 }
 
 fn attach_one(
-    program: &mut SchedClassifier,
-    program_name: &str,
-    interface: &str,
-    direction: TcAttachType,
+    program: &SchedClassifier,
+    (ifindex, interface): (u32, &str),
+    side: Side,
     hook: Hook,
-) -> Result<SchedClassifierLink> {
-    let options = || match hook {
-        Hook::Clsact => {
-            TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle: HANDLE, classid: None })
+) -> Result<Link> {
+    let descriptor = program.fd()?.as_fd();
+    let attached = match hook {
+        Hook::Clsact => match clsact::attach(descriptor, ifindex, side) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                // There is one daemon for each namespace, so this filter is of one that was killed.
+                let name = program_name(side);
+                warn!("replacing the filter {name} that an earlier run has left on {interface}");
+                clsact::remove(ifindex, side)
+                    .with_context(|| format!("removing the filter {name} left on {interface}"))?;
+                clsact::attach(descriptor, ifindex, side)
+            }
+            attached => attached,
         }
+        .map(Link::Filter)
+        .map_err(anyhow::Error::from),
         // First: no other program's verdict is taken before ours.
-        Hook::Auto | Hook::Tcx => TcAttachOptions::TcxOrder(LinkOrder::first()),
+        Hook::Auto | Hook::Tcx => tcx::attach_first(descriptor, ifindex, side).map(Link::Own),
     };
-    let attached = match program.attach_with_options(interface, direction, options()) {
-        Err(error) if hook == Hook::Clsact && already_there(&error) => {
-            // There is one daemon for each namespace, so this filter is of one that was killed.
-            warn!("replacing the filter {program_name} that an earlier run has left on {interface}");
-            aya::programs::tc::qdisc_detach_program(interface, direction, program_name)
-                .with_context(|| format!("removing the filter {program_name} left on {interface}"))?;
-            program.attach_with_options(interface, direction, options())
-        }
-        result => result,
-    };
-    let id = attached.with_context(|| format!("attaching {program_name} to {interface} by {hook}"))?;
-    Ok(program.take_link(id)?)
+    attached.with_context(|| format!("attaching {} to {interface} by {hook}", program_name(side)))
 }
 
 fn detach(ifindex: u32, attachment: Attachment) {
-    let Attachment { name, ingress, egress, hook: _, added_qdisc } = attachment;
-    detach_one(ingress, INGRESS, &name);
-    detach_one(egress, EGRESS, &name);
+    let Attachment { name, ingress, egress, added_qdisc, .. } = attachment;
+    detach_one(ingress, &name, Side::Ingress);
+    detach_one(egress, &name, Side::Egress);
     if added_qdisc {
         clsact::remove_if_empty(ifindex, &name);
     }
 }
 
-fn detach_one(held: Held, program_name: &str, interface: &str) {
-    use aya::programs::links::Link as _;
+fn detach_one(held: Held, interface: &str, side: Side) {
     let result = match held.link {
-        Link::Own(link) => link.detach().map_err(|error| anyhow!(error)),
+        // Closing it is enough.
+        Link::Own(_) => Ok(()),
         // What was the last descriptor is closed then.
         Link::Pinned(link) => link.unpin().map(drop).map_err(|error| anyhow!(error)),
+        Link::Filter(filter) => filter.remove().map_err(|error| anyhow!(error)),
     };
     if let Err(error) = result {
-        warn!("detaching {program_name} from {interface}: {error:#}");
-    }
-}
-
-/// Kernels before 6.6 answer EINVAL to the unknown attach type.
-fn lacks_tcx(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<ProgramError>().is_some_and(|error| match error {
-        ProgramError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::EINVAL),
-        _ => false,
-    })
-}
-
-fn already_there(error: &ProgramError) -> bool {
-    match error {
-        ProgramError::TcError(TcError::NetlinkError(error)) => {
-            error.raw_os_error().is_some_and(|code| code == libc::EEXIST)
-        }
-        _ => false,
+        warn!("detaching {} from {interface}: {error:#}", program_name(side));
     }
 }

@@ -6,6 +6,7 @@ mod filter;
 mod hops;
 mod ifaces;
 mod live;
+mod staged;
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -14,8 +15,8 @@ use aya::{
 };
 use mhebpf_ebpf::{Filter, FurtherOwnerKey, Iface, Ipv4, Ipv6};
 
-pub use self::live::Live;
 use self::{epoch::EpochMap, family::FamilyMaps, filter::FilterMap, hops::HopsMap, ifaces::IfaceMaps};
+pub use self::{live::Live, staged::wait_for_grace_period};
 use super::raw::Raw;
 use crate::{model::Tables, stop};
 
@@ -123,6 +124,42 @@ impl Maps {
         failures.into_result()
     }
 
+    /// Whether blocks of addresses wait for a grace period that is to be begun.
+    pub fn has_blocks_to_move(&self) -> bool {
+        self.ifaces.has_blocks_to_move()
+    }
+
+    /// A grace period begins ([`wait_for_grace_period`]), of which [`Maps::move_blocks`] is to be told when it is over.
+    pub fn begin_grace_period(&mut self) {
+        self.ifaces.begin_grace_period();
+    }
+
+    /// Brings blocks a step further that have waited since before the grace period that is over. Until they are there, their
+    /// addresses are looked up.
+    ///
+    /// # Errors
+    ///
+    /// The first failure; all others are written nevertheless.
+    pub fn move_blocks(&mut self) -> Result<()> {
+        let mut failures = Failures::default();
+        self.ifaces.move_blocks(&self.written.ifaces, &mut failures);
+        failures.into_result()
+    }
+
+    /// Waits until all blocks are where they are wanted.
+    ///
+    /// # Errors
+    ///
+    /// When grace periods can't be waited for, or a map can't be written.
+    pub fn settle(&mut self) -> Result<()> {
+        while self.has_blocks_to_move() {
+            self.begin_grace_period();
+            wait_for_grace_period().context("waiting for an RCU grace period")?;
+            self.move_blocks()?;
+        }
+        Ok(())
+    }
+
     /// Without a filter, all say that there are owners by prefix: the programs look there, and don't ask it.
     fn write_ifaces(&mut self, wanted: &Tables, is_filtered: bool, failures: &mut Failures) {
         for (ifindex, iface) in &wanted.ifaces {
@@ -130,19 +167,8 @@ impl Maps {
             if !is_filtered {
                 iface.flags |= Iface::PREFIXES;
             }
-            let before = self.written.ifaces.get(ifindex);
-            if before == Some(&iface) {
+            if self.written.ifaces.get(ifindex) == Some(&iface) {
                 continue;
-            }
-            // Programs read an entry while it is written. Of two blocks they could make a third one; of one and none they
-            // make at most an address of that block.
-            let blocks = |iface: &Iface| (iface.block, iface.block6);
-            if before.is_some_and(|before| blocks(before) != blocks(&iface)) {
-                let Iface { block, block6, .. } = Iface::EMPTY;
-                failures.note(
-                    "updating an interface",
-                    self.ifaces.write(*ifindex, Iface { block, block6, ..iface }),
-                );
             }
             if failures.note("updating an interface", self.ifaces.write(*ifindex, iface)) {
                 self.written.ifaces.insert(*ifindex, iface);

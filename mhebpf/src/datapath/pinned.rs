@@ -1,6 +1,6 @@
 //! Maps and links in a BPF file system.
 
-use std::io;
+use std::{io, os::fd::OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -106,22 +106,16 @@ pub fn pin_again(from: &Entry, to: &Entry) -> Result<()> {
     map.pin(to.through()).with_context(|| format!("pinning a map as {}", to.path().display()))
 }
 
-/// By which the kernel lists a link; `None` of a filter.
-pub(super) fn id(link: &SchedClassifierLink) -> Option<u32> {
-    let link: &FdLink = link.try_into().ok()?;
-    link.info().ok().map(|info| info.id())
-}
-
 /// Pins a link.
-pub(super) fn pin(link: SchedClassifierLink, pinned: &Pinned) -> Result<PinnedLink> {
+pub(super) fn pin(link: &OwnedFd, pinned: &Pinned) -> Result<PinnedLink> {
     let place = pinned.place();
-    let link = FdLink::try_from(link).context("pinning what is no link")?;
-    link.pin(place.through()).with_context(|| format!("pinning a link as {}", place.path().display()))
+    pinned.pin(link).with_context(|| format!("pinning a link as {}", place.path().display()))?;
+    open_link(place)
 }
 
 /// Has the program take the place of another one, which a link that was pinned earlier runs: no packet passes between the two.
 /// `None` where there is no such link, or its interface has been deleted or moved to another network namespace meanwhile; its
-/// pin is gone then too. With it goes its [`id`].
+/// pin is gone then too. With it goes the id by which the kernel lists it.
 pub(super) fn take_over(
     program: &mut SchedClassifier,
     pinned: &Pinned,
@@ -144,7 +138,7 @@ pub(super) fn take_over(
     match program.attach_to_link(link) {
         Ok(key) => {
             let held = program.take_link(key)?;
-            let id = id(&held);
+            let id = pinned.id().ok().flatten();
             let pinned = open_link(place)?;
             // Not before there is another descriptor.
             drop(held);

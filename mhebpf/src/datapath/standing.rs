@@ -11,7 +11,7 @@ use crate::pins::Side;
 /// Where a program is on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
-    /// First in its chain; a filter of clsact is where it was put.
+    /// No other comes before.
     InPlace,
     /// Others run first, and can end the chain.
     Behind,
@@ -32,10 +32,11 @@ impl Standing {
 
     /// Of a filter of clsact.
     pub(super) fn of_filter(ifindex: u32, side: Side) -> Self {
-        match clsact::has_filter(ifindex, side) {
-            Ok(false) => Self::Gone,
+        match clsact::place(ifindex, side) {
+            Ok(None) => Self::Gone,
+            Ok(Some(place)) if place.place > 1 => Self::Behind,
             // What can't be asked is taken to be in place.
-            Ok(true) | Err(_) => Self::InPlace,
+            Ok(Some(_)) | Err(_) => Self::InPlace,
         }
     }
 }

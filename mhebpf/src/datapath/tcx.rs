@@ -1,8 +1,16 @@
-//! The chains of TCX programs, as the kernel lists them.
+//! The chains of TCX programs. Interfaces go by their index: a name need not be UTF-8.
 
-use std::io;
+use std::{
+    fmt, io,
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+};
 
 use crate::pins::Side;
+
+/// `BPF_LINK_CREATE` of linux/bpf.h.
+const BPF_LINK_CREATE: libc::c_long = 28;
+/// `BPF_F_BEFORE` of linux/bpf.h; without another program, before all.
+const BPF_F_BEFORE: u32 = 1 << 3;
 
 /// `BPF_PROG_QUERY` of linux/bpf.h.
 const BPF_PROG_QUERY: libc::c_long = 16;
@@ -29,6 +37,66 @@ struct Query {
     revision: u64,
 }
 
+/// The beginning of `union bpf_attr` for `BPF_LINK_CREATE`.
+#[repr(C)]
+struct Create {
+    program: u32,
+    ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+    relative: u32,
+    padding: u32,
+    expected_revision: u64,
+}
+
+/// The kernel has no TCX.
+#[derive(Debug)]
+pub(super) struct NoTcx(io::Error);
+
+impl fmt::Display for NoTcx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl std::error::Error for NoTcx {}
+
+/// Has a program run first on an interface of this network namespace, as long as the link is open or pinned.
+///
+/// # Errors
+///
+/// When the kernel refuses; [`NoTcx`] before Linux 6.6, which answers EINVAL to the unknown attach type.
+pub(super) fn attach_first(program: BorrowedFd<'_>, ifindex: u32, side: Side) -> anyhow::Result<OwnedFd> {
+    let mut create = Create {
+        program: program.as_raw_fd().cast_unsigned(),
+        ifindex,
+        attach_type: attach_type(side),
+        flags: BPF_F_BEFORE,
+        relative: 0,
+        padding: 0,
+        expected_revision: 0,
+    };
+    // SAFETY: the attributes are as `union bpf_attr` begins for this command, and their size goes with them.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw mut create, size_of::<Create>()) };
+    if result < 0 {
+        let error = io::Error::last_os_error();
+        return Err(match error.raw_os_error() {
+            Some(libc::EINVAL) => NoTcx(error).into(),
+            _ => error.into(),
+        });
+    }
+    // SAFETY: on success the command returns a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
+}
+
+const fn attach_type(side: Side) -> u32 {
+    match side {
+        Side::Ingress => BPF_TCX_INGRESS,
+        Side::Egress => BPF_TCX_EGRESS,
+    }
+}
+
 /// The ids of the links on an interface of this network namespace, in the order in which their programs run; 0 for a program
 /// without one. None where there is no such interface.
 ///
@@ -40,10 +108,11 @@ pub fn links(ifindex: u32, side: Side) -> io::Result<Vec<u32>> {
 }
 
 /// A program in a chain.
-pub(super) struct Member {
-    pub(super) program: u32,
-    /// 0 for one without a link.
-    link: u32,
+pub struct Member {
+    /// Its id.
+    pub program: u32,
+    /// The id of its link; 0 for one without.
+    pub link: u32,
 }
 
 /// The programs on an interface of this network namespace by their ids, in the order in which they run. None where there is no
@@ -52,15 +121,12 @@ pub(super) struct Member {
 /// # Errors
 ///
 /// Without `CAP_NET_ADMIN`, and on kernels without TCX (`bpf_prog_query`, `tcx_prog_query`, Linux 6.6).
-pub(super) fn chain(ifindex: u32, side: Side) -> io::Result<Vec<Member>> {
+pub fn chain(ifindex: u32, side: Side) -> io::Result<Vec<Member>> {
     let mut programs = [0_u32; CHAIN];
     let mut links = [0_u32; CHAIN];
     let mut query = Query {
         ifindex,
-        attach_type: match side {
-            Side::Ingress => BPF_TCX_INGRESS,
-            Side::Egress => BPF_TCX_EGRESS,
-        },
+        attach_type: attach_type(side),
         query_flags: 0,
         attach_flags: 0,
         // The links are listed only where the programs are.

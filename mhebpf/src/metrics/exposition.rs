@@ -86,6 +86,11 @@ impl Measures {
             "mhebpf_interface_up",
             "Whether an enforced interface is up and has carrier.",
             self.interfaces.iter().map(|each| ([("interface", each.name.as_str())], u64::from(each.up))),
+        )?;
+        families.gauges(
+            "mhebpf_interface_behind_others",
+            "Whether programs or filters of others come before those of mhebpf, so that packets whose way they end are not judged.",
+            self.interfaces.iter().map(|each| ([("interface", each.name.as_str())], u64::from(each.is_behind))),
         )
     }
 

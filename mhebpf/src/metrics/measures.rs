@@ -62,6 +62,8 @@ pub struct Interface {
     pub up: bool,
     /// How the programs are attached: `tcx` or `clsact`; `none` where they are not, yet.
     pub hook: &'static str,
+    /// Programs or filters of others come before, and stay there.
+    pub is_behind: bool,
     /// What is enforced there, in the words of the configuration file.
     pub policy: crate::control::protocol::Policy,
 }

@@ -156,7 +156,7 @@ impl Dumper {
         request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         let request = RouteNetlinkMessage::GetLink(request);
         let (links, exact) = self.dump("links", LINK_ATTEMPTS, &request, |payload| {
-            LinkMessage::parse(payload).map(|message| Some(parse::link(&message, everywhere)))
+            parse::link_message(payload).map(|message| Some(parse::link(&message, everywhere)))
         })?;
         if !exact {
             bail!("dumping the links of the host: they changed during each of {LINK_ATTEMPTS} attempts");
@@ -170,7 +170,7 @@ impl Dumper {
         request.header.family = family;
         let request = RouteNetlinkMessage::GetAddress(request);
         let (addresses, exact) = self.dump("addresses", ATTEMPTS, &request, |payload| {
-            let message = AddressMessage::parse(payload)?;
+            let message = parse::address_message(payload)?;
             // A kernel without this family answers for all others.
             let address = parse::address(&message).filter(|_| message.header.family == family);
             Ok::<Option<Address>, _>(address)
@@ -185,7 +185,7 @@ impl Dumper {
         request.header.family = family;
         let request = RouteNetlinkMessage::GetRule(request);
         let dumped = self.dump("rules", ATTEMPTS, &request, |payload| {
-            let message = RuleMessage::parse(payload)?;
+            let message = parse::rule_message(payload)?;
             Ok(Some(message)
                 .filter(|message| message.header.family == family)
                 .as_ref()

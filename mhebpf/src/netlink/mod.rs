@@ -17,6 +17,7 @@ pub use dump::{Dumper, Snapshot};
 pub use events::{Events, FilterEvents};
 pub use lookup::{KernelRoute, RouteLookup};
 pub use neighbours::NeighbourEvents;
+pub(crate) use parse::{link_message, rule_message};
 pub(crate) use request::Requests;
 pub use routes::PlacedRoute;
 pub use rules::{LocalLate, PlacedRule};

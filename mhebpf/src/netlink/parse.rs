@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use netlink_packet_core::Nla as _;
+use netlink_packet_core::{DecodeError, Nla as _, Parseable as _};
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
@@ -20,6 +20,7 @@ use netlink_packet_route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop,
         RouteNextHopFlags, RoutePreference, RouteProtocol, RouteType, RouteVia,
     },
+    rule::RuleMessage,
 };
 
 use super::{nexthops::Nexthops, routes::PlacedRoute};
@@ -28,6 +29,85 @@ use crate::model::{
     host::{MAIN_TABLE, prefix},
     steering::interface_of,
 };
+
+/// The bits of a kind that say something else (`NLA_TYPE_MASK` of linux/netlink.h).
+const KIND: u16 = 0x3fff;
+
+/// Where a message has names of interfaces, which need not be UTF-8: the kernel takes any byte but blanks, colons and slashes
+/// (`dev_valid_name`, Linux 6.18).
+struct Names {
+    /// Where the attributes begin, behind the header of the message.
+    attributes: usize,
+    /// Those that are names.
+    kinds: &'static [u16],
+    /// Those that have further names inside, which nobody asks for.
+    further: Option<u16>,
+}
+
+/// `IFLA_IFNAME`, `IFLA_QDISC`, `IFLA_IFALIAS`, `IFLA_PHYS_PORT_NAME` and `IFLA_PROP_LIST` of linux/if_link.h.
+const OF_LINKS: Names = Names { attributes: 16, kinds: &[3, 6, 20, 38], further: Some(52) };
+/// `IFA_LABEL` of linux/if_addr.h.
+const OF_ADDRESSES: Names = Names { attributes: 8, kinds: &[3], further: None };
+/// `FRA_IIFNAME` and `FRA_OIFNAME` of linux/fib_rules.h.
+const OF_RULES: Names = Names { attributes: 12, kinds: &[3, 17], further: None };
+
+/// Reads a link; what is not UTF-8 in its names is replaced.
+///
+/// # Errors
+///
+/// When it can't be read for another reason.
+pub(crate) fn link_message(payload: &[u8]) -> Result<LinkMessage, DecodeError> {
+    or_with_readable_names(payload, &OF_LINKS, LinkMessage::parse)
+}
+
+/// The same of an address.
+///
+/// # Errors
+///
+/// When it can't be read for another reason.
+pub(super) fn address_message(payload: &[u8]) -> Result<AddressMessage, DecodeError> {
+    or_with_readable_names(payload, &OF_ADDRESSES, AddressMessage::parse)
+}
+
+/// The same of a rule.
+///
+/// # Errors
+///
+/// When it can't be read for another reason.
+pub(crate) fn rule_message(payload: &[u8]) -> Result<RuleMessage, DecodeError> {
+    or_with_readable_names(payload, &OF_RULES, RuleMessage::parse)
+}
+
+fn or_with_readable_names<T>(
+    payload: &[u8],
+    names: &Names,
+    read: impl Fn(&[u8]) -> Result<T, DecodeError>,
+) -> Result<T, DecodeError> {
+    read(payload)
+        .or_else(|error| with_readable_names(payload, names).map_or(Err(error), |readable| read(&readable)))
+}
+
+/// The same message with names that are UTF-8.
+fn with_readable_names(payload: &[u8], names: &Names) -> Option<Vec<u8>> {
+    let (header, mut rest) = payload.split_at_checked(names.attributes)?;
+    let mut readable = header.to_vec();
+    while let [a, b, c, d, ..] = *rest {
+        let (length, kind) = (u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]) & KIND);
+        let attribute = rest.get(..length.into())?;
+        let value = attribute.get(4..)?;
+        if names.kinds.contains(&kind) {
+            let name = String::from_utf8_lossy(value);
+            readable.extend(u16::try_from(4 + name.len()).ok()?.to_ne_bytes());
+            readable.extend(kind.to_ne_bytes());
+            readable.extend(name.as_bytes());
+        } else if names.further != Some(kind) {
+            readable.extend(attribute);
+        }
+        readable.resize(readable.len().next_multiple_of(4), 0);
+        rest = rest.get(usize::from(length).next_multiple_of(4)..).unwrap_or_default();
+    }
+    Some(readable)
+}
 
 /// `everywhere` are the sysctls of `all`, which are combined with those of the link.
 pub(super) fn link(message: &LinkMessage, everywhere: Everywhere) -> Link {

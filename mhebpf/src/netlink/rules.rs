@@ -3,14 +3,14 @@
 use std::io;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Parseable as _};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::RouteProtocol,
     rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
 };
 
-use super::request::Requests;
+use super::{parse, request::Requests};
 use crate::model::{
     Rule,
     steering::{ALL_MARKS, PRIORITY, PROTOCOL, SteeringRule},
@@ -63,7 +63,7 @@ pub(crate) fn placed(requests: &mut Requests) -> io::Result<Rules> {
         let mut local: Option<u32> = None;
         let dumped = requests.send(RouteNetlinkMessage::GetRule(request), NLM_F_DUMP, |payload| {
             // A kernel without this family answers for all others.
-            let message = RuleMessage::parse(payload).ok().filter(|m| m.header.family == family);
+            let message = parse::rule_message(payload).ok().filter(|m| m.header.family == family);
             let found = message.as_ref().and_then(priority_of_local);
             local = local.into_iter().chain(found).min();
             rules.placed.extend(message.and_then(read));

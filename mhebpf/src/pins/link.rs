@@ -15,12 +15,14 @@ use crate::{
     trusted::{Directory, Entry},
 };
 
+/// `BPF_OBJ_PIN` of linux/bpf.h.
+const BPF_OBJ_PIN: libc::c_long = 6;
 /// `BPF_OBJ_GET` of linux/bpf.h.
 const BPF_OBJ_GET: libc::c_long = 7;
 
-/// The beginning of `union bpf_attr` for `BPF_OBJ_GET`.
+/// The beginning of `union bpf_attr` for `BPF_OBJ_PIN` and `BPF_OBJ_GET`. The path is that of a string that ends with NUL.
 #[repr(C)]
-struct ObjectGet {
+struct ObjectPath {
     path: u64,
     descriptor: u32,
     flags: u32,
@@ -70,6 +72,17 @@ impl Pinned {
         &self.place
     }
 
+    /// Pins a link there.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn pin(&self, link: &OwnedFd) -> io::Result<()> {
+        let path = CString::new(self.place.through().as_os_str().as_bytes())?;
+        let descriptor = link.as_raw_fd().cast_unsigned();
+        object(BPF_OBJ_PIN, &mut ObjectPath { path: path.as_ptr() as u64, descriptor, flags: 0 }).map(drop)
+    }
+
     /// Whether the program is on its interface still, in whatever network namespace that is. A link outlives an interface that
     /// is deleted, and does nothing then.
     ///
@@ -93,6 +106,15 @@ impl Pinned {
             // Who may open a pin need not be allowed to ask what is on an interface.
             Err(_) => link.ifindex == Some(self.ifindex),
         })
+    }
+
+    /// By which the kernel lists the link.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such pin, or it can't be opened.
+    pub fn id(&self) -> io::Result<Option<u32>> {
+        Ok(Description::read(&open(&self.place.through())?)?.id)
     }
 
     /// Takes the program off its interface, unless others hold the link too.
@@ -140,16 +162,23 @@ impl fmt::Display for Side {
 
 fn open(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attributes = ObjectGet { path: path.as_ptr() as u64, descriptor: 0, flags: 0 };
-    let size = size_of::<ObjectGet>();
-    // SAFETY: the attributes are as `union bpf_attr` begins for this command, and their size goes with them; the path ends
-    // with NUL and lives through the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw mut attributes, size) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let opened =
+        object(BPF_OBJ_GET, &mut ObjectPath { path: path.as_ptr() as u64, descriptor: 0, flags: 0 })?;
     // SAFETY: on success the command returns a new descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
+    Ok(unsafe { OwnedFd::from_raw_fd(opened) })
+}
+
+fn object(command: libc::c_long, attributes: &mut ObjectPath) -> io::Result<i32> {
+    let size = size_of::<ObjectPath>();
+    // SAFETY: the attributes are as `union bpf_attr` begins for these commands, and their size goes with them; the path ends
+    // with NUL and lives as long as the callers'.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+}
+
+/// By which the kernel lists a link.
+pub fn id_of_link(link: &OwnedFd) -> Option<u32> {
+    Description::read(link).ok()?.id
 }
 
 #[cfg(test)]

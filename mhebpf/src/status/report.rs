@@ -1,14 +1,20 @@
 //! The status as text.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use anstyle::{AnsiColor, Style};
 
 use crate::{
     console::{Colours, wrap},
-    control::protocol::{Chain, Counter, Interface, Owned, Status, Steering},
+    control::protocol::{Chain, Counter, Interface, LeftOut, Owned, Status, Steering},
     model::reasons::Rule,
 };
+
+/// How many interfaces are shown of each kind.
+const INTERFACES: usize = 64;
+
+/// How many names of interfaces with the same reason are shown.
+const NAMES: usize = 6;
 
 /// How many addresses of one interface are shown.
 pub(super) const ADDRESSES: usize = 32;
@@ -25,12 +31,26 @@ const SOURCES: usize = 4;
 pub(super) const NAME: Style = Style::new().bold();
 pub(super) const BAD: Style = AnsiColor::Red.on_default();
 
-/// Lines of at most 80 columns.
+/// Lines of at most 80 columns, some hundred however many interfaces there are.
 pub(super) fn text(status: &Status, colours: Colours) -> String {
     let mut text = head(status, colours);
-    for interface in &status.interfaces {
+    let (shown, others) = most_telling(&status.interfaces);
+    for interface in shown {
         text.push('\n');
         text += &of_interface(interface, colours);
+    }
+    if !others.is_empty() {
+        let is_up = |interface: &&&Interface| interface.up && interface.hook.is_some();
+        let up = others.iter().filter(is_up).count();
+        text.push('\n');
+        text += &wrap(
+            &format!(
+                "and {} more interfaces, {up} of them up and with the programs (-o json shows all)",
+                others.len()
+            ),
+            "",
+            "  ",
+        );
     }
     if !status.host_wide.is_empty() {
         let _ = write!(text, "\n{} owns\n", colours.paint(NAME, "every interface"));
@@ -38,16 +58,65 @@ pub(super) fn text(status: &Status, colours: Colours) -> String {
     }
     if !status.left_out.is_empty() {
         let _ = write!(text, "\n{}\n", colours.paint(NAME, "left out"));
-        for left_out in &status.left_out {
-            text += &wrap(&format!("{}: {}", left_out.name, left_out.why), "  ", "    ");
-        }
+        text += &left_out(&status.left_out);
     }
-    for former in &status.former {
+    for former in status.former.iter().take(INTERFACES) {
         let name = colours.paint(NAME, &former.name);
         let _ = write!(text, "\n{name} ({}) is not enforced any more\n", former.ifindex);
         text += &counters(&former.counters);
     }
+    if let Some(more @ 1..) = status.former.len().checked_sub(INTERFACES) {
+        let _ = writeln!(text, "\nand {more} more that are not enforced any more (-o json shows all)");
+    }
     text
+}
+
+/// The interfaces that are shown, by ifindex, and the others: those where something is wrong or was counted come first.
+fn most_telling(interfaces: &[Interface]) -> (Vec<&Interface>, Vec<&Interface>) {
+    let mut shown: Vec<&Interface> = interfaces.iter().collect();
+    if shown.len() <= INTERFACES {
+        return (shown, Vec::new());
+    }
+    let is_behind = |interface: &Interface| !ways_behind(interface).is_empty();
+    shown.sort_by_key(|each| (each.hook.is_some(), !is_behind(each), each.counters.is_empty(), each.up));
+    let others = shown.split_off(INTERFACES);
+    shown.sort_by_key(|interface| interface.ifindex);
+    (shown, others)
+}
+
+/// The ways on which others come first.
+fn ways_behind(interface: &Interface) -> Vec<&'static str> {
+    let chains = [("egress", interface.egress_chain), ("ingress", interface.ingress_chain)];
+    let behind = chains.into_iter().filter(|(_, chain)| chain.is_some_and(|chain| chain.place > 1));
+    behind.map(|(way, _)| way).collect()
+}
+
+/// Each with its reason; where there are many, those with the same one together.
+fn left_out(all: &[LeftOut]) -> String {
+    let say = |names: &str, why: &str| wrap(&format!("{names}: {why}"), "  ", "    ");
+    if all.len() <= INTERFACES {
+        return all.iter().map(|each| say(&each.name, &each.why)).collect();
+    }
+    let mut by_reason: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for LeftOut { name, why, .. } in all {
+        let why = why.replace(&format!("--interface {name} takes it"), "--interface NAME takes it");
+        by_reason.entry(why).or_default().push(name);
+    }
+    let mut text: String =
+        by_reason.iter().take(INTERFACES).map(|(why, names)| say(&some(names), why)).collect();
+    if let Some(more @ 1..) = by_reason.len().checked_sub(INTERFACES) {
+        let _ = writeln!(text, "  for {more} other reasons more (-o json shows all)");
+    }
+    text
+}
+
+/// The first of many names.
+fn some(names: &[&str]) -> String {
+    let mut said = names.iter().take(NAMES).copied().collect::<Vec<_>>().join(", ");
+    if let Some(more @ 1..) = names.len().checked_sub(NAMES) {
+        let _ = write!(said, " and {more} more");
+    }
+    said
 }
 
 fn head(status: &Status, colours: Colours) -> String {
@@ -106,6 +175,11 @@ fn of_interface(interface: &Interface, colours: Colours) -> String {
             place("ingress", interface.ingress_chain)
         ),
     });
+    let behind = ways_behind(interface);
+    if !behind.is_empty() {
+        let warning = colours.paint(BAD, "others come first");
+        line(&format!("{warning} on {}: packets whose way those end are not judged", behind.join(" and ")));
+    }
     line(&policy.to_string());
     if let Some(steering) = &interface.steering {
         let sources = match steering.sources.as_slice() {

@@ -138,6 +138,7 @@ impl Kernel {
     /// Brings the maps to these tables, and sees to it that the filter has all local addresses and none that were local before.
     pub(crate) fn write(&mut self, tables: &Tables) -> Result<()> {
         self.datapath.maps.write(tables)?;
+        self.datapath.maps.settle()?;
         ensure!(*tables.filter() == self.datapath.maps.read_filter()?, "the filter is not of these tables");
         Ok(())
     }

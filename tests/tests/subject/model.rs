@@ -46,6 +46,7 @@ pub(crate) fn model_of(host: &Host) -> model::Host {
         other_routes: Vec::new(),
         remembered: Vec::new(),
         unreachable: BTreeSet::new(),
+        leaves: BTreeSet::new(),
         addresses: addresses.collect(),
         routes: routes.collect(),
         rules: host.rules.iter().zip(1..).map(|(rule, priority)| self::rule(rule, priority)).collect(),

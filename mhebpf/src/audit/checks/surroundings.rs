@@ -11,7 +11,7 @@ use super::{list, objects};
 use crate::{
     audit::{
         finding::{Finding, Id, Kind, Severity},
-        snapshot::{Hook, Program, View},
+        snapshot::{Hook, Program, Snapshot, View},
         sysctls::Sysctl,
     },
     model::Address,
@@ -111,10 +111,7 @@ pub(super) fn localnet(view: &View<'_>) -> Vec<Finding> {
 
 /// Programs and filters of others.
 pub(super) fn programs(view: &View<'_>) -> Vec<Finding> {
-    let mut by: BTreeMap<u32, Vec<&Program>> = BTreeMap::new();
-    for program in &view.snapshot.programs {
-        by.entry(program.ifindex).or_default().push(program);
-    }
+    let by = by_interface(view, |program| !program.before_mhebpf);
     let finding = |(ifindex, programs): (u32, Vec<&Program>)| {
         let name = view.name(ifindex);
         let said: Vec<String> = programs.iter().map(|program| program_text(program)).collect();
@@ -134,6 +131,76 @@ pub(super) fn programs(view: &View<'_>) -> Vec<Finding> {
         }
     };
     by.into_iter().map(finding).collect()
+}
+
+/// Those of others that come before mhebpf's.
+pub(super) fn behind(view: &View<'_>) -> Vec<Finding> {
+    let finding = |(ifindex, programs): (u32, Vec<&Program>)| {
+        let name = view.name(ifindex);
+        let said: Vec<String> = programs.iter().map(|program| program_text(program)).collect();
+        Finding {
+            id: Id::BehindOthers,
+            severity: Severity::Warning,
+            objects: [objects(Kind::Interface, [&name]), objects(Kind::Program, &said)].concat(),
+            summary: format!("other programs come before mhebpf's on {name}"),
+            consequence: format!(
+                "{}. A packet that those let pass for good, drop or redirect is never judged by mhebpf.",
+                list(&said)
+            ),
+            remedy: "Have a program of TCX attached behind (BPF_F_AFTER), or return TCX_NEXT; give a filter of clsact a priority \
+                     above 7, mhebpf's own."
+                .to_owned(),
+        }
+    };
+    by_interface(view, |program| program.before_mhebpf).into_iter().map(finding).collect()
+}
+
+/// What an mhebpf that is gone has left: its tables are frozen.
+pub(super) fn left_in_force(view: &View<'_>) -> Vec<Finding> {
+    let Snapshot { own, daemon, .. } = view.snapshot;
+    // A daemon's own are as they should be, one of each; beside links it has no filters.
+    let filters: Vec<&String> =
+        own.filters.iter().filter(|name| !daemon || own.links.contains_key(*name)).collect();
+    let links: Vec<&String> =
+        own.links.iter().filter(|(_, count)| !daemon || **count > 1).map(|(name, _)| name).collect();
+    let finding = |what: &str, names: &[&String], remedy: &str| {
+        Finding {
+        id: Id::LeftInForce,
+        severity: Severity::Warning,
+        objects: objects(Kind::Interface, names),
+        summary: format!("{what} of an mhebpf that does not run any more are in force on {}", list(names)),
+        consequence: "They judge by tables that nobody keeps in step with the host: packets of an address that has moved since \
+                      are redirected to where it was, or dropped."
+            .to_owned(),
+        remedy: remedy.to_owned(),
+    }
+    };
+    let mut findings = Vec::new();
+    if !filters.is_empty() {
+        findings.push(finding(
+            "filters",
+            &filters,
+            "`mhebpf run` takes their place, and `mhebpf unload` takes them off.",
+        ));
+    }
+    if !links.is_empty() {
+        findings.push(finding(
+            "pinned programs",
+            &links,
+            "`mhebpf run --pin` takes their place, and `mhebpf unload` takes them off; both with the directory that they are \
+             pinned in, if it is not the usual one.",
+        ));
+    }
+    findings
+}
+
+/// By the interface that they are on.
+fn by_interface<'a>(view: &View<'a>, wanted: impl Fn(&Program) -> bool) -> BTreeMap<u32, Vec<&'a Program>> {
+    let mut by: BTreeMap<u32, Vec<&Program>> = BTreeMap::new();
+    for program in view.snapshot.programs.iter().filter(|program| wanted(program)) {
+        by.entry(program.ifindex).or_default().push(program);
+    }
+    by
 }
 
 fn program_text(program: &Program) -> String {

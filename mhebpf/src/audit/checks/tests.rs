@@ -266,8 +266,15 @@ fn surroundings_are_noted() {
         Rule { family: 4, priority: 50, table: 77, ..Rule::default() },
         Rule { family: 4, priority: 100, source, table: 1000, protocol: Some(4), ..Rule::default() },
     ];
-    let program = |hook, name: &str| Program { ifindex: 2, hook, name: name.to_owned(), id: Some(7) };
-    snapshot.programs = vec![program(Hook::Xdp, "lb"), program(Hook::TcxEgress, "cil_to_netdev")];
+    let program = |hook, name: &str| Program {
+        ifindex: 2,
+        hook,
+        name: name.to_owned(),
+        id: Some(7),
+        before_mhebpf: false,
+    };
+    let before = Program { before_mhebpf: true, ..program(Hook::TcIngress, "tap") };
+    snapshot.programs = vec![program(Hook::Xdp, "lb"), program(Hook::TcxEgress, "cil_to_netdev"), before];
     snapshot.daemon = true;
 
     assert!(only(&snapshot, Id::MtuMismatch).consequence.starts_with("eth2 1500, eth3 9000."));
@@ -276,10 +283,29 @@ fn surroundings_are_noted() {
     let programs = only(&snapshot, Id::ForeignProgram);
     assert_eq!(named(&programs, Kind::Program), ["XDP lb (id 7)", "TCX egress cil_to_netdev (id 7)"]);
     assert_eq!(named(&only(&snapshot, Id::RouteLocalnet), Kind::Interface), ["eth3"]);
+    assert_eq!(named(&only(&snapshot, Id::BehindOthers), Kind::Program), ["tc ingress tap (id 7)"]);
     only(&snapshot, Id::DaemonRunning);
     assert_eq!(named(&only(&snapshot, Id::LinkdownRoutes), Kind::Interface), ["eth2", "eth3"]);
     let ignored = with(snapshot, 0, &[(Sysctl::IgnoreRoutesWithLinkdown, 1)]);
     assert!(!ids(&ignored).contains(&Id::LinkdownRoutes));
+}
+
+#[test]
+fn what_no_daemon_keeps_in_step_is_named() {
+    let mut snapshot = two();
+    snapshot.own.filters.insert("eth2".to_owned());
+    snapshot.own.links.insert("eth3".to_owned(), 1);
+    let left = |snapshot: &Snapshot| -> Vec<Vec<String>> {
+        let findings = findings(snapshot).into_iter().filter(|finding| finding.id == Id::LeftInForce);
+        let names =
+            |finding: Finding| named(&finding, Kind::Interface).into_iter().map(str::to_owned).collect();
+        findings.map(names).collect()
+    };
+    assert_eq!(left(&snapshot), [["eth2"], ["eth3"]]);
+    snapshot.daemon = true;
+    assert_eq!(left(&snapshot), [[""; 0]; 0], "they are the daemon's");
+    snapshot.own.links.extend([("eth2".to_owned(), 1), ("eth3".to_owned(), 2)]);
+    assert_eq!(left(&snapshot), [["eth2"], ["eth3"]], "beside the daemon's");
 }
 
 #[test]

@@ -1,9 +1,8 @@
 //! Programs and filters of others on the interfaces that are looked at.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeSet, io};
 
 use anyhow::Result;
-use aya::programs::{ProgramError, SchedClassifier, TcAttachType, loaded_programs, tc::TcError};
 use netlink_packet_core::Parseable as _;
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -12,7 +11,12 @@ use netlink_packet_route::{
 };
 
 use super::Dumps;
-use crate::audit::snapshot::{Hook, Program, Snapshot, Unread};
+use crate::{
+    audit::snapshot::{Hook, Own, Program, Snapshot, Unread},
+    datapath::{self, chain_on, is_filter, program_names},
+    netlink::link_message,
+    pins::{self, Pins, Side},
+};
 
 /// What mhebpf's own programs are called.
 const OWN: &str = "mhebpf_";
@@ -31,56 +35,97 @@ pub(super) fn read(dumps: &mut Dumps, snapshot: &mut Snapshot) {
         Ok(found) => programs.extend(found),
         Err(error) => snapshot.miss("tc filters", &error),
     }
-    programs
-        .retain(|program| snapshot.interfaces.contains(&program.ifindex) && !program.name.starts_with(OWN));
+    note_who_is_before(&mut programs);
+    snapshot.own = own(snapshot, &programs);
+    programs.retain(|program| snapshot.interfaces.contains(&program.ifindex) && !is_own(program));
     programs.sort();
     programs.dedup();
     snapshot.programs = programs;
 }
 
+fn is_own(program: &Program) -> bool {
+    program.name.starts_with(OWN)
+}
+
+/// Programs of TCX run before filters, and both are listed in the order in which they run.
+fn note_who_is_before(programs: &mut [Program]) {
+    let way = |program: &Program| match program.hook {
+        Hook::TcxIngress | Hook::TcIngress => Some((program.ifindex, Side::Ingress)),
+        Hook::TcxEgress | Hook::TcEgress => Some((program.ifindex, Side::Egress)),
+        Hook::Xdp => None,
+    };
+    let mut with_own = Vec::new();
+    for program in programs.iter_mut().rev() {
+        let Some(way) = way(program) else { continue };
+        program.before_mhebpf = with_own.contains(&way);
+        if is_own(program) {
+            with_own.push(way);
+        }
+    }
+}
+
+/// What mhebpf has put on interfaces: those that are looked at, and all others where that needs no look at each.
+fn own(snapshot: &mut Snapshot, programs: &[Program]) -> Own {
+    let mut own = Own::default();
+    own.filters.extend(datapath::with_leftovers(&snapshot.host).into_iter().map(str::to_owned));
+    let is_egress = |program: &&Program| program.hook == Hook::TcxEgress && is_own(program);
+    for program in programs.iter().filter(is_egress) {
+        *own.links.entry(snapshot.host.name_of(program.ifindex)).or_default() += 1;
+    }
+    match pinned() {
+        Ok(pinned) => {
+            for ifindex in pinned {
+                own.links.entry(snapshot.host.name_of(ifindex)).or_insert(1);
+            }
+        }
+        Err(error) => snapshot.miss("what mhebpf may have pinned", &error),
+    }
+    own
+}
+
+/// The interfaces on which pinned programs are in force, where `mhebpf run --pin` would find them.
+fn pinned() -> Result<BTreeSet<u32>> {
+    let Some(directory) = Pins::find(&pins::directory(None))? else { return Ok(BTreeSet::new()) };
+    let links = pins::links(&directory)?;
+    Ok(links.iter().filter(|link| link.is_in_force().unwrap_or(false)).map(|link| link.ifindex).collect())
+}
+
 /// In the order in which they run.
 fn tcx(snapshot: &mut Snapshot) -> Vec<Program> {
     let mut programs = Vec::new();
+    let names = program_names();
     for ifindex in snapshot.interfaces.clone() {
-        let name = snapshot.host.name_of(ifindex);
-        for (direction, hook) in
-            [(TcAttachType::Ingress, Hook::TcxIngress), (TcAttachType::Egress, Hook::TcxEgress)]
-        {
-            match SchedClassifier::query_tcx(&name, direction) {
-                Ok((_, found)) => programs.extend(found.iter().map(|info| Program {
-                    ifindex,
-                    hook,
-                    name: info.name_as_str().unwrap_or("without a name").to_owned(),
-                    id: Some(info.id()),
-                })),
-                Err(error) => {
-                    let why = match os_error(&error) {
-                        // The interface has gone, or the kernel has no TCX (before Linux 6.6), and so no programs.
-                        Some(libc::EINVAL | libc::ENODEV) => continue,
-                        Some(libc::EPERM | libc::EACCES) => {
-                            "the kernel shows them to root only (CAP_SYS_ADMIN): run it with sudo".to_owned()
-                        }
-                        _ => format!("{:#}", anyhow::Error::from(error)),
-                    };
-                    snapshot.unread.push(Unread { what: "TCX programs".to_owned(), why });
+        for (side, hook) in [(Side::Ingress, Hook::TcxIngress), (Side::Egress, Hook::TcxEgress)] {
+            let why = match chain_on(ifindex, side) {
+                Ok(chain) if chain.is_empty() || !names.is_empty() => {
+                    programs.extend(chain.iter().map(|member| Program {
+                        ifindex,
+                        hook,
+                        name: names.get(&member.program).map_or("without a name", String::as_str).to_owned(),
+                        id: Some(member.program),
+                        before_mhebpf: false,
+                    }));
+                    continue;
                 }
-            }
+                // The kernel has no TCX (before Linux 6.6), and so no programs.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => continue,
+                Err(error) if !matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {
+                    error.to_string()
+                }
+                // Who may ask which programs there are need not be allowed to know their names.
+                Ok(_) | Err(_) => {
+                    "the kernel shows them to root only (CAP_SYS_ADMIN): run it with sudo".to_owned()
+                }
+            };
+            snapshot.unread.push(Unread { what: "TCX programs".to_owned(), why });
         }
     }
     programs
 }
 
-fn os_error(error: &ProgramError) -> Option<i32> {
-    match error {
-        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
-        ProgramError::TcError(TcError::IoError(error)) => error.raw_os_error(),
-        _ => None,
-    }
-}
-
 fn xdp(dumps: &mut Dumps) -> Result<Vec<Program>> {
     let mut programs = Vec::new();
-    for link in dumps.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), LinkMessage::parse)? {
+    for link in dumps.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), link_message)? {
         let xdp = link.attributes.iter().find_map(|attribute| match attribute {
             LinkAttribute::Xdp(xdp) => Some(xdp),
             _ => None,
@@ -98,20 +143,15 @@ fn xdp(dumps: &mut Dumps) -> Result<Vec<Program>> {
     if programs.is_empty() {
         return Ok(Vec::new());
     }
-    let names = names();
+    let names = program_names();
     let program = |(ifindex, id)| Program {
         ifindex,
         hook: Hook::Xdp,
         name: names.get(&id).cloned().unwrap_or_else(|| "program".to_owned()),
         id: Some(id),
+        before_mhebpf: false,
     };
     Ok(programs.into_iter().map(program).collect())
-}
-
-/// The names of the loaded programs, as far as this process may know them.
-fn names() -> BTreeMap<u32, String> {
-    let loaded = loaded_programs().map_while(Result::ok);
-    loaded.filter_map(|info| Some((info.id(), info.name_as_str()?.to_owned()))).collect()
 }
 
 /// An ingress qdisc has filters for packets that arrive, clsact for both directions.
@@ -141,8 +181,9 @@ fn filters(dumps: &mut Dumps, snapshot: &Snapshot) -> Result<Vec<Program>> {
             Err(error) if is_missing(&error) => continue,
             Err(error) => return Err(error),
         };
-        // One without a handle is the head of a list, not a filter.
-        let filters = filters.iter().filter(|filter| u32::from(filter.header.handle) != 0);
+        // Other chains than the first see what a filter of that one sends there.
+        let (first, others): (Vec<_>, Vec<_>) = filters.iter().partition(|filter| is_in_first_chain(filter));
+        let filters = first.into_iter().chain(others).filter(|filter| is_filter(filter));
         programs.extend(filters.map(|filter| program(filter, ifindex, hook)));
     }
     Ok(programs)
@@ -160,9 +201,14 @@ fn kind(message: &TcMessage) -> Option<&str> {
     })
 }
 
+fn is_in_first_chain(message: &TcMessage) -> bool {
+    !message.attributes.iter().any(|attribute| matches!(attribute, TcAttribute::Chain(chain) if *chain != 0))
+}
+
 fn program(filter: &TcMessage, ifindex: u32, hook: Hook) -> Program {
     let kind = kind(filter).unwrap_or("filter");
-    let mut program = Program { ifindex, hook, name: format!("a filter of kind {kind}"), id: None };
+    let mut program =
+        Program { ifindex, hook, name: format!("a filter of kind {kind}"), id: None, before_mhebpf: false };
     let options = filter.attributes.iter().filter_map(|attribute| match attribute {
         TcAttribute::Options(options) => Some(options),
         _ => None,

@@ -2,14 +2,16 @@
 
 use anyhow::Result;
 use ipnet::IpNet;
-use netlink_packet_core::Parseable as _;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
 };
 
 use super::Dumps;
-use crate::audit::snapshot::{Mark, Rule};
+use crate::{
+    audit::snapshot::{Mark, Rule},
+    netlink::rule_message,
+};
 
 /// The rules that every host has: all for the tables local, main and default.
 const KERNELS_OWN: [(u32, u32); 3] = [(0, 255), (32766, 254), (32767, 253)];
@@ -22,7 +24,7 @@ pub(super) fn read(dumps: &mut Dumps) -> Result<Vec<Rule>> {
     for (family, number) in [(AddressFamily::Inet, 4), (AddressFamily::Inet6, 6)] {
         let mut request = RuleMessage::default();
         request.header.family = family;
-        for message in dumps.dump(RouteNetlinkMessage::GetRule(request), RuleMessage::parse)? {
+        for message in dumps.dump(RouteNetlinkMessage::GetRule(request), rule_message)? {
             // A kernel without this family answers for all others.
             if message.header.family != family {
                 continue;

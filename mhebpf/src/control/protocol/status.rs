@@ -113,7 +113,7 @@ pub struct Interface {
     pub vrf: Option<String>,
     /// How the programs are attached: `tcx` or `clsact`; `null` when they are not.
     pub hook: Option<String>,
-    /// The place of the ingress program among those of others; `null` where that can't be asked (without TCX).
+    /// The place of the ingress program among the programs and filters of others; `null` where that can't be asked.
     pub ingress_chain: Option<Chain>,
     /// The same of the egress program.
     pub egress_chain: Option<Chain>,
@@ -127,10 +127,10 @@ pub struct Interface {
     pub counters: Vec<Counter>,
 }
 
-/// A place in a chain of TCX programs.
+/// A place among the programs and filters that see the same packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
-    /// From 1.
+    /// From 1: the first. What those before let pass for good, drop or take is not judged.
     pub place: usize,
     /// How many programs there are.
     pub programs: usize,

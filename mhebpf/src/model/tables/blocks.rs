@@ -46,7 +46,16 @@ pub(super) fn of_interfaces(
         }
     }
     let several = best.into_iter().filter(|(_, block)| block.count > 1);
-    several.map(|((ifindex, ipv4), block)| ((ifindex, ipv4), block.first.net(block.last, ipv4))).collect()
+    let blocks = several.map(|((ifindex, ipv4), block)| ((ifindex, ipv4), block.first.net(block.last, ipv4)));
+    // Ones at the beginning close a block (`datapath/maps/staged.rs`).
+    blocks.filter(|(_, block)| !begins_with_ones(block.broadcast())).collect()
+}
+
+fn begins_with_ones(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.octets()[0] == 0xff,
+        IpAddr::V6(address) => address.octets()[0] == 0xff,
+    }
 }
 
 /// An address, and the place of its ownership; `None` where it must not be in any block.
@@ -167,6 +176,14 @@ mod tests {
         let alternating =
             crowd(2, 0, (0..100).map(|n| 2 * n)).chain(crowd(3, 0, (0..100).map(|n| 2 * n + 1)));
         assert_eq!(of(&two(alternating)), BTreeMap::new(), "no two are alone in a prefix");
+    }
+
+    #[test]
+    fn no_block_ends_with_an_address_that_begins_with_ones() {
+        let far_apart = |addresses: [&str; 2]| of(&two(addresses.map(|text| address(2, text))));
+        assert_eq!(far_apart(["130.0.0.1/24", "200.0.0.1/24"]), BTreeMap::new(), "128.0.0.0/1");
+        assert_eq!(far_apart(["130.0.0.1/24", "140.0.0.1/24"])[&(2, true)], net("128.0.0.0/4"));
+        assert_eq!(far_apart(["8000::1/64", "c000::1/64"]), BTreeMap::new(), "8000::/1");
     }
 
     #[test]

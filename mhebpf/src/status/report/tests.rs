@@ -136,3 +136,37 @@ fn json_looks_like_this() {
     insta::assert_snapshot!("json", json);
     assert_eq!(serde_json::from_str::<Status>(&json).ok(), Some(status()));
 }
+
+/// Ten thousand are a few hundred lines, and what is wrong is among them.
+#[test]
+fn of_many_interfaces_the_most_telling_are_shown() {
+    let mut status = status();
+    let plain = Interface { counters: Vec::new(), ..status.interfaces[0].clone() };
+    status.interfaces =
+        (1..=10_000).map(|n| Interface { ifindex: n, name: format!("veth{n}"), ..plain.clone() }).collect();
+    status.interfaces[5000].hook = None;
+    status.interfaces[7000].counters = vec![counter("redirected", 1, false)];
+    status.interfaces[9000].egress_chain = Some(Chain { place: 2, programs: 2 });
+    let why = |n: u32| format!("why; --interface tap{n} takes it");
+    status.left_out =
+        (1..=10_000).map(|n| LeftOut { ifindex: 20_000 + n, name: format!("tap{n}"), why: why(n) }).collect();
+    let gone = |n: u32| Former {
+        ifindex: 40_000 + n,
+        name: format!("gone{n}"),
+        counters: vec![counter("loop", 1, false)],
+    };
+    status.former = (1..=10_000).map(gone).collect();
+    let text = text(&status, Colours::Off);
+    assert!(text.lines().count() < 1000, "{}", text.lines().count());
+    for part in [
+        "veth5001 (5001)",
+        "veth7001 (7001)",
+        "veth9001 (9001)",
+        "others come first on egress",
+        "and 9936 more interfaces, 9936 of them up",
+        "tap1, tap2, tap3, tap4, tap5, tap6 and 9994 more: why; --interface NAME takes",
+        "and 9936 more that are not enforced any more",
+    ] {
+        assert!(text.contains(part), "{part}:\n{text}");
+    }
+}
