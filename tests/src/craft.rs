@@ -9,7 +9,7 @@ use crate::{
     family::Family,
     frame::{
         ADVERTISEMENT, ARP_REPLY, ARP_REQUEST, Arp, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT,
-        ICMPV6, SOLICITATION,
+        ICMPV6, ROUTER_ADVERTISEMENT, SOLICITATION,
     },
     mac::Mac,
 };
@@ -177,6 +177,35 @@ fn discovery(
         message.extend([option, 1]);
         message.extend(mac.0);
     }
+    discovery_message(stations, (from, to), message)
+}
+
+/// How much a router wants to be the default one (RFC 4191 section 2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preference {
+    /// Before others.
+    High = 0x08,
+    /// As those say that say nothing.
+    Medium = 0,
+    /// After others.
+    Low = 0x18,
+}
+
+/// "I am a default router for so many seconds", said to all nodes; 0 seconds: no longer.
+pub fn router_advertisement(router: Mac, from: Ipv6Addr, preference: Preference, lifetime: u16) -> Vec<u8> {
+    let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    let stations = Stations { source: router, destination: group_mac(all_nodes) };
+    // Hop limit and the times that neighbours are looked after stay as they are: 0.
+    let mut message = vec![ROUTER_ADVERTISEMENT, 0, 0, 0, 0, preference as u8];
+    message.extend(lifetime.to_be_bytes());
+    message.extend([0; 8]);
+    // The option 1: the source's hardware address.
+    message.extend([1, 1]);
+    message.extend(router.0);
+    discovery_message(stations, (from, all_nodes), message)
+}
+
+fn discovery_message(stations: Stations, (from, to): (Ipv6Addr, Ipv6Addr), mut message: Vec<u8>) -> Vec<u8> {
     let length = message.len() as u8;
     let pseudo_header = [&from.octets()[..], &to.octets(), &[0, 0, 0, length, 0, 0, 0, ICMPV6]].concat();
     let words = |bytes: &[u8]| -> u32 {

@@ -23,6 +23,8 @@ pub const ARP_REQUEST: u16 = 1;
 /// An ARP reply.
 pub const ARP_REPLY: u16 = 2;
 
+/// ICMPv6's type of a router advertisement.
+pub const ROUTER_ADVERTISEMENT: u8 = 134;
 /// ICMPv6's type of a neighbour solicitation.
 pub const SOLICITATION: u8 = 135;
 /// ICMPv6's type of a neighbour advertisement.

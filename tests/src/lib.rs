@@ -32,6 +32,7 @@ pub mod nat;
 mod netlink;
 pub mod netns;
 mod packet_socket;
+pub mod route;
 pub mod rtnetlink;
 mod sentinel;
 pub mod service;
@@ -43,6 +44,7 @@ pub mod traffic;
 pub mod tun;
 pub mod tunnel;
 pub mod wait;
+pub mod way;
 pub mod wire;
 pub mod wireguard;
 

@@ -15,6 +15,8 @@ pub(crate) const ACK: u16 = libc::NLM_F_ACK as u16;
 pub(crate) const CREATE: u16 = libc::NLM_F_CREATE as u16;
 /// `NLM_F_EXCL`.
 pub(crate) const EXCLUSIVE: u16 = libc::NLM_F_EXCL as u16;
+/// `NLM_F_REPLACE`.
+pub(crate) const REPLACE: u16 = libc::NLM_F_REPLACE as u16;
 /// `NLM_F_APPEND`.
 pub(crate) const APPEND: u16 = libc::NLM_F_APPEND as u16;
 
@@ -86,6 +88,7 @@ pub(crate) fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
 }
 
 /// A netlink socket of the calling thread's namespace.
+#[derive(Debug)]
 pub(crate) struct Netlink(Socket);
 
 impl Netlink {
