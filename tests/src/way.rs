@@ -136,14 +136,6 @@ impl Stream {
             log = self.seen.grown.wait_timeout(log, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
-
-    /// Forgets all but the way that is taken now.
-    pub fn forget(&self) {
-        let mut log = self.seen.lock();
-        let last = log.ways.pop();
-        log.ways.clear();
-        log.ways.extend(last);
-    }
 }
 
 impl Drop for Stream {
