@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     match run(&options) {
         Ok(0) => ExitCode::SUCCESS,
         Ok(over) => {
-            eprintln!("bench: {over} figures are over their bars");
+            eprintln!("bench: {over} figures are over their bars, or could not be had");
             ExitCode::FAILURE
         }
         Err(error) => {

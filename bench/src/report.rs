@@ -59,6 +59,8 @@ pub(crate) struct Report {
     pub(crate) notes: Vec<String>,
     /// What could not be measured here, and why.
     pub(crate) left_out: Vec<String>,
+    /// What went wrong while it was measured.
+    pub(crate) failed: Vec<String>,
 }
 
 /// How wide the tables are.
@@ -67,7 +69,14 @@ const WIDTH: usize = 100;
 impl Report {
     /// Nothing yet.
     pub(crate) const fn new(machine: Machine, quick: bool) -> Self {
-        Self { machine, quick, cells: Vec::new(), notes: Vec::new(), left_out: Vec::new() }
+        Self {
+            machine,
+            quick,
+            cells: Vec::new(),
+            notes: Vec::new(),
+            left_out: Vec::new(),
+            failed: Vec::new(),
+        }
     }
 
     /// Adds a figure.
@@ -85,9 +94,14 @@ impl Report {
         self.left_out.push(text);
     }
 
-    /// How many figures are over their bars.
+    /// Says that a measurement went wrong: no figure of it is within its bar.
+    pub(crate) fn fail(&mut self, text: String) {
+        self.failed.push(text);
+    }
+
+    /// How many figures are over their bars, and how many measurements went wrong.
     pub(crate) fn over(&self) -> usize {
-        self.cells.iter().filter(|cell| cell.is_over()).count()
+        self.cells.iter().filter(|cell| cell.is_over()).count() + self.failed.len()
     }
 
     /// All as text, no wider than 100 columns.
@@ -108,6 +122,9 @@ impl Report {
         }
         for what in &self.left_out {
             let _ = writeln!(text, "LEFT OUT: {what}");
+        }
+        for what in &self.failed {
+            let _ = writeln!(text, "FAILED: {what}");
         }
         text
     }

@@ -67,7 +67,8 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
         start(&effort, report)?;
         follow(&effort, report)?;
     }
-    routes::measure(options, report)
+    routes::measure(options, report);
+    Ok(())
 }
 
 /// From the start of the process to the line that says that it is ready, and from SIGTERM to its end.
@@ -86,13 +87,11 @@ fn start(effort: &Effort, report: &mut Report) -> Result<()> {
                 continue;
             }
             let begin = Instant::now();
-            let mut daemon = Daemon::spawn(host, &["run", "--interface", "eth*"])?;
+            let daemon = Daemon::spawn(host, &["run", "--interface", "eth*"])?;
             daemon.wait_for_line(READY, LIMIT)?;
             ready.push(milliseconds(begin.elapsed()));
             let end = Instant::now();
-            daemon.signal(libc::SIGTERM)?;
-            let ended = daemon.wait_end(LIMIT)?;
-            ensure!(ended.status.success(), "mhebpf ended with {}; it said:\n{}", ended.status, ended.stderr);
+            stop(daemon)?;
             stopped.push(milliseconds(end.elapsed()));
         }
     }
@@ -103,6 +102,14 @@ fn start(effort: &Effort, report: &mut Report) -> Result<()> {
             report.add(cell("start and stop, ms", &row, column, "ms", Summary::of(values)).held_to(bar));
         }
     }
+    Ok(())
+}
+
+/// Tells a daemon to end, and waits for longer than a service manager would: it may have much to do.
+fn stop(mut daemon: Daemon) -> Result<()> {
+    daemon.signal(libc::SIGTERM)?;
+    let ended = daemon.wait_end(LIMIT)?;
+    ensure!(ended.status.success(), "mhebpf ended with {}; it said:\n{}", ended.status, ended.stderr);
     Ok(())
 }
 
