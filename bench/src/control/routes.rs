@@ -37,7 +37,7 @@ const GIVEN_UP: Duration = Duration::from_secs(30);
 /// How long a start may take before it is.
 const START_GIVEN_UP: Duration = Duration::from_secs(300);
 /// How long the daemon may be busy after a change before that is its rest.
-const SETTLED: Duration = Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_secs(20);
 /// What a megabyte is.
 const MEGABYTE: f64 = 1e6;
 
@@ -182,6 +182,11 @@ impl Measuring<'_> {
         // A daemon that rests between its works may not have begun when it looks idle.
         let longest = lags.iter().copied().fold(0.0, f64::max);
         self.add("a route: in force", "ms", lags, bars.map(|bars| bars.change));
+        if longest >= milliseconds(GIVEN_UP) {
+            let (count, shape) = (self.count, self.shape.name());
+            self.report.leave_out(format!("{count} routes, {shape}: CPU of a change that is not in force"));
+            return Ok(());
+        }
         let mut cpu = Vec::new();
         for number in 0..self.effort.changes.min(10) {
             let before = settle(daemon)?;
