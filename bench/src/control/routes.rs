@@ -251,6 +251,8 @@ impl Measuring<'_> {
         let table = format!("control: {} routes, four uplinks", self.count);
         let row = format!("{row}, {unit}");
         let figure: Cell = cell(&table, &row, self.shape.name(), unit, Summary::of(values));
+        // A run that is cut short has said this much.
+        eprintln!("bench: {row}: {:.1}", figure.summary.median);
         self.report.add(figure.held_to(bar));
     }
 }
