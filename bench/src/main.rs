@@ -33,7 +33,11 @@ fn main() -> ExitCode {
         }
     };
     match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(over) => {
+            eprintln!("bench: {over} figures are over their bars, or could not be had");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             eprintln!("bench: {error:#}");
             ExitCode::FAILURE
@@ -41,7 +45,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> Result<()> {
+/// Measures what is asked for, and says how many figures are over their bars.
+fn run(options: &Options) -> Result<usize> {
     let mut report = Report::new(Machine::here(), options.quick);
     if options.wants(Part::Datapath) {
         eprintln!("bench: measuring the programs alone");
@@ -64,5 +69,5 @@ fn run(options: &Options) -> Result<()> {
         let svg = plot::svg(&report).context("drawing the plot")?;
         fs::write(path, svg).with_context(|| format!("writing {}", path.display()))?;
     }
-    Ok(())
+    Ok(report.over())
 }

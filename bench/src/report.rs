@@ -28,6 +28,22 @@ pub(crate) struct Cell {
     pub(crate) summary: Summary,
     /// Whether the run could tell it from no difference at all.
     pub(crate) resolved: bool,
+    /// What the median is to stay below, in the same unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bar: Option<f64>,
+}
+
+impl Cell {
+    /// The same figure, held to a bar if there is one.
+    pub(crate) const fn held_to(mut self, bar: Option<f64>) -> Self {
+        self.bar = bar;
+        self
+    }
+
+    /// Whether it is over its bar.
+    pub(crate) fn is_over(&self) -> bool {
+        self.bar.is_some_and(|bar| self.summary.median > bar)
+    }
 }
 
 /// All figures of a run.
@@ -43,6 +59,8 @@ pub(crate) struct Report {
     pub(crate) notes: Vec<String>,
     /// What could not be measured here, and why.
     pub(crate) left_out: Vec<String>,
+    /// What went wrong while it was measured.
+    pub(crate) failed: Vec<String>,
 }
 
 /// How wide the tables are.
@@ -51,7 +69,14 @@ const WIDTH: usize = 100;
 impl Report {
     /// Nothing yet.
     pub(crate) const fn new(machine: Machine, quick: bool) -> Self {
-        Self { machine, quick, cells: Vec::new(), notes: Vec::new(), left_out: Vec::new() }
+        Self {
+            machine,
+            quick,
+            cells: Vec::new(),
+            notes: Vec::new(),
+            left_out: Vec::new(),
+            failed: Vec::new(),
+        }
     }
 
     /// Adds a figure.
@@ -67,6 +92,16 @@ impl Report {
     /// Says that something could not be measured.
     pub(crate) fn leave_out(&mut self, text: String) {
         self.left_out.push(text);
+    }
+
+    /// Says that a measurement went wrong: no figure of it is within its bar.
+    pub(crate) fn fail(&mut self, text: String) {
+        self.failed.push(text);
+    }
+
+    /// How many figures are over their bars, and how many measurements went wrong.
+    pub(crate) fn over(&self) -> usize {
+        self.cells.iter().filter(|cell| cell.is_over()).count() + self.failed.len()
     }
 
     /// All as text, no wider than 100 columns.
@@ -87,6 +122,9 @@ impl Report {
         }
         for what in &self.left_out {
             let _ = writeln!(text, "LEFT OUT: {what}");
+        }
+        for what in &self.failed {
+            let _ = writeln!(text, "FAILED: {what}");
         }
         text
     }
@@ -133,10 +171,15 @@ fn figure(cell: &Cell) -> String {
     let Summary { median, lower_quartile, upper_quartile, .. } = cell.summary;
     let sign = if cell.resolved { "" } else { "~" };
     let short = |value| short(value, cell.unit);
-    if cell.summary.rounds == 1 {
-        return format!("{} {}", short(median), cell.unit);
+    let figure = if cell.summary.rounds == 1 {
+        format!("{} {}", short(median), cell.unit)
+    } else {
+        format!("{sign}{} ({}/{})", short(median), short(lower_quartile), short(upper_quartile))
+    };
+    match cell.bar {
+        Some(bar) => format!("{figure}, bar {bar}: {}", if cell.is_over() { "OVER" } else { "ok" }),
+        None => figure,
     }
-    format!("{sign}{} ({}/{})", short(median), short(lower_quartile), short(upper_quartile))
 }
 
 fn short(value: f64, unit: &str) -> String {

@@ -132,17 +132,13 @@ impl Stream {
                 _ => {}
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            ensure!(!left.is_zero(), "after {limit:?} frames take {:?}, not {wanted:?}", log.ways.last());
+            ensure!(
+                !left.is_zero(),
+                "not in force after {limit:?}: frames take {:?}, not {wanted:?}",
+                log.ways.last().map(|(_, _, way)| way)
+            );
             log = self.seen.grown.wait_timeout(log, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-    }
-
-    /// Forgets all but the way that is taken now.
-    pub fn forget(&self) {
-        let mut log = self.seen.lock();
-        let last = log.ways.pop();
-        log.ways.clear();
-        log.ways.extend(last);
     }
 }
 

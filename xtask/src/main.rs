@@ -31,9 +31,10 @@ The tasks of mhebpf. Usage: cargo xtask TASK
                         the tests on other kernels, in emulated machines; ARGS go to the test programs
   oracle                300 random hosts with 10,000 random packets each through the programs, compared with the tests'
                         own reading of the rules (MHEBPF_ORACLE_HOSTS, _PACKETS, _SEED)
-  bench  [datapath] [peers] [control] [--quick] [--json FILE] [--svg FILE]
+  bench  [datapath] [peers] [control] [--routes NUMBER]... [--quick] [--json FILE] [--svg FILE]
                         what mhebpf costs (as root): its programs, beside nftables, iptables and policy routing, and
-                        its daemon; all parts unless some are named
+                        its daemon; all parts unless some are named. With --routes of the daemon only what it takes
+                        on hosts with so many routes. It fails where a figure is over its bar
   build  [ARGS]         release build of mhebpf; ARGS go to cargo
   setup  [--way WAY]    install what building, demo and test need and the machine lacks
   doctor                show the tool chain and the kernel, and what is wrong with them

@@ -1,6 +1,6 @@
 //! What a process takes.
 
-use std::{fs, time::Duration};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use anyhow::{Context as _, Result};
 
@@ -38,4 +38,22 @@ impl Usage {
         }
         Ok(Self { cpu, resident: kibibytes("VmRSS:")?, most_resident: kibibytes("VmHWM:")? })
     }
+}
+
+/// The kernel's memory for the BPF maps that a process holds, in bytes.
+///
+/// # Errors
+///
+/// When there is no such process.
+pub(crate) fn map_memory(pid: u32) -> Result<u64> {
+    let mut maps = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).context("looking for the daemon's maps")? {
+        // Descriptors come and go.
+        let info = fs::read_to_string(entry?.path()).unwrap_or_default();
+        let number = |name| info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        if let (Some(id), Some(memory)) = (number("map_id:"), number("memlock:")) {
+            maps.insert(id, memory);
+        }
+    }
+    Ok(maps.values().sum())
 }

@@ -234,6 +234,7 @@ fn add_cells(report: &mut Report, benches: &[Bench], rounds: &[Vec<Round>], tabl
             addresses: Some(case.host.count),
             summary,
             resolved: summary.differs_from(0.0, resolution),
+            bar: None,
         });
     }
     let which =

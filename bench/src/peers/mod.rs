@@ -192,6 +192,7 @@ fn compare(
                 addresses: Some(lab.count),
                 summary,
                 resolved: lab.variant != Variant::Nothing && summary.differs_from(1.0, resolution),
+                bar: None,
             });
         }
         if comparison != Comparison::BothWays {
@@ -205,6 +206,7 @@ fn compare(
                 addresses: Some(FEW),
                 summary: Summary::of(absolute),
                 resolved: true,
+                bar: None,
             });
         }
         report.note(format!(
