@@ -15,7 +15,7 @@ mod signals;
 mod steer;
 mod watch;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, io, time::Duration};
 
 use anyhow::{Context as _, Result};
 use mhebpf_ebpf::Announce;
@@ -39,8 +39,8 @@ use crate::{
     instance::Instance,
     logging::{self, Limit},
     metrics,
-    model::{Policy, Route, Selection, Selector, Tables},
-    netlink::{Dumper, Events, FilterEvents, NeighbourEvents, Snapshot},
+    model::{Policy, Route, Selection, Selector, Tables, next_hops::ManyNextHops},
+    netlink::{Changed, Dumper, Events, FilterEvents, NeighbourEvents, Snapshot},
     preflight,
     settings::{Fixed, Settings},
     steering::{Steerer, Wanted},
@@ -82,7 +82,7 @@ pub async fn run(options: &RunOptions) -> Result<()> {
 async fn run_on(options: &RunOptions) -> Result<()> {
     let (settings, config) =
         Settings::load(options).map_err(|error| UsageError::new(format!("{error:#}")))?;
-    let mut dumper = Dumper::connect()?;
+    let mut dumper = Dumper::following()?;
     let Some(selector) = settings.selector.clone() else {
         return Err(UsageError::new(advice::no_selection(&dumper.snapshot()?.host)).into());
     };
@@ -130,6 +130,7 @@ async fn run_on(options: &RunOptions) -> Result<()> {
         ready: false,
         expires: None,
         neighbours: NeighbourEvents::default(),
+        next_hops: ManyNextHops::default(),
     };
     let outcome = match daemon.start(&mut dumper, &events) {
         Ok(pace) => daemon.keep_in_step(&mut dumper, &mut events, &mut signals, &mut control, pace).await,
@@ -183,6 +184,28 @@ struct Daemon<'a> {
     expires: Option<Instant>,
     /// The gateways among which the kernel chooses by whether they answer.
     neighbours: NeighbourEvents,
+    /// The next hops of routes that are followed.
+    next_hops: ManyNextHops,
+}
+
+/// What is to be brought in step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    /// All.
+    Host,
+    /// The next hops of routes that are followed.
+    Routes,
+}
+
+/// What a change means; routes that are followed are followed at once.
+fn work_of(changed: Changed, dumper: &mut Dumper, events: &mut Events) -> io::Result<Work> {
+    match changed {
+        Changed::Host => {
+            dumper.doubt_routes();
+            Ok(Work::Host)
+        }
+        Changed::Routes => Ok(if dumper.follow(events)? { Work::Host } else { Work::Routes }),
+    }
 }
 
 impl Daemon<'_> {
@@ -229,27 +252,35 @@ impl Daemon<'_> {
                     Err(error) => debug!("{error:#}"),
                 }
             }
-            tokio::select! {
+            let work = tokio::select! {
                 request = signals.next() => match request {
                     Request::Stop => return Ok(()),
-                    Request::Reload => self.reload(),
+                    Request::Reload => {
+                        self.reload();
+                        Work::Host
+                    }
                 },
-                _ = cross_check.tick() => self.attachments.doubt(),
+                _ = cross_check.tick() => {
+                    self.attachments.doubt();
+                    Work::Host
+                }
                 // Nothing tells of changes to chains of TCX; of those to filters netlink does.
                 _ = look.tick() => {
                     self.warn_of_strangers();
                     if !self.attachments.are_disturbed() {
                         continue;
                     }
+                    Work::Host
                 }
                 () = filters.changed() => {
                     // Looked at with the next look: others may change theirs all the time.
                     self.attachments.doubt();
                     continue;
                 }
-                () = pace.retry() => {}
-                () = pace::at(self.expires) => {}
-                () = self.neighbours.changed() => {}
+                () = pace.retry() => Work::Host,
+                () = pace::at(self.expires) => Work::Host,
+                () = self.neighbours.changed() => Work::Host,
+                part = dumper.part() => if dumper.compare(part) { Work::Host } else { Work::Routes },
                 question = control.next() => {
                     self.answer(question, dumper, events);
                     continue;
@@ -274,8 +305,9 @@ impl Daemon<'_> {
                     has_worked = false;
                     continue;
                 }
-                changed = events.changed() => {
-                    if let Err(error) = changed {
+                changed = events.changed() => match changed.and_then(|changed| work_of(changed, dumper, events)) {
+                    Ok(work) => work,
+                    Err(error) => {
                         error!("receiving netlink events: {error}; subscribing anew");
                         // Not at once: if it fails again, the log must not fill.
                         tokio::select! {
@@ -292,13 +324,25 @@ impl Daemon<'_> {
                             }
                             Err(error) => error!("{error:#}"),
                         }
+                        dumper.doubt_routes();
+                        Work::Host
                     }
-                }
-            }
+                },
+            };
             has_worked = true;
             let started = Instant::now();
-            events.forget_pending();
-            let result = self.synchronise_and_note(dumper, events);
+            let result = match work {
+                Work::Host => {
+                    events.forget_pending();
+                    if let Err(error) = dumper.follow(events) {
+                        // The next event meets it again.
+                        debug!("following routes: {error}");
+                    }
+                    self.synchronise_and_note(dumper, events)
+                }
+                // What else may be behind is so still.
+                Work::Routes => self.follow_routes(dumper).map(|()| pace.outcome()),
+            };
             // The signal is there, and is the next thing that is met with.
             if !stop::is_asked() {
                 pace.note(result);
@@ -387,6 +431,10 @@ impl Daemon<'_> {
         let tables = Tables::new(&host, &self.policies);
         stop::check()?;
         let mut written = self.datapath.maps.write(&tables);
+        if let Some(leaves) = dumper.leaves() {
+            self.next_hops.set(&host, &tables.owners, tables.next_hops(), leaves);
+            written = written.and(self.follow_routes(dumper));
+        }
         stop::check()?;
         let in_step = exact && written.is_ok();
         let takes_over = self.lasting.takes_over();
@@ -431,6 +479,12 @@ impl Daemon<'_> {
             Some(at) => Outcome::Later(at),
             None => Outcome::InStep,
         })
+    }
+
+    /// Brings the next hops of routes that are followed in step with them.
+    fn follow_routes(&mut self, dumper: &mut Dumper) -> Result<()> {
+        let Some(leaves) = dumper.leaves() else { return Ok(()) };
+        self.datapath.maps.write_next_hops(|write| self.next_hops.follow(leaves, write))
     }
 
     fn say_when_ready(&mut self) {

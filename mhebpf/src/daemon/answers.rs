@@ -132,7 +132,7 @@ impl Daemon<'_> {
     ///
     /// When links, addresses, routes or counters can't be read.
     pub(super) fn status(&mut self, dumper: &mut Dumper, events: &Events) -> Result<Status> {
-        let host = dumper.snapshot()?.host;
+        let host = dumper.look()?;
         let counts = self.datapath.counters.read()?;
         let steering = self.steerer.is_keeping().then(|| self.steering(&host, &counts));
         let mut counts = counters_by_interface(counts);
@@ -160,7 +160,7 @@ impl Daemon<'_> {
                 failures: self.history.failures,
             },
             addresses: tables.local_addresses(),
-            next_hops: tables.ipv4.next_hops.len() + tables.ipv6.next_hops.len(),
+            next_hops: self.count_next_hops(tables).into_iter().sum(),
             host_wide: self.host_wide(&host),
             left_out: left_out
                 .map(|(ifindex, why)| LeftOut {

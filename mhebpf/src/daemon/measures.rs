@@ -34,8 +34,8 @@ impl Daemon<'_> {
             packets: self.totals.series().map(|(series, packets)| (series.clone(), packets)).collect(),
             interfaces: self.measured_interfaces(dumper),
             local_addresses: tables.local_addresses(),
-            next_hops: tables.ipv4.next_hops.len() + tables.ipv6.next_hops.len(),
-            maps: fills(tables, entries, &self.datapath.capacities),
+            next_hops: self.count_next_hops(tables).into_iter().sum(),
+            maps: fills(tables, self.count_next_hops(tables), entries, &self.datapath.capacities),
             steering: self.steerer.is_keeping().then(|| {
                 let kept = self.steerer.kept();
                 (kept.rules.len(), kept.routes())
@@ -57,6 +57,12 @@ impl Daemon<'_> {
         })
     }
 
+    /// How many next hops there are, of IPv4 and of IPv6.
+    pub(super) fn count_next_hops(&self, tables: &Tables) -> [usize; 2] {
+        let [ipv4, ipv6] = self.next_hops.entries();
+        [tables.ipv4.next_hops.len() + ipv4, tables.ipv6.next_hops.len() + ipv6]
+    }
+
     fn measured_interfaces(&self, dumper: &Dumper) -> Vec<Interface> {
         let of = |(ifindex, policy): (&u32, &Policy)| {
             let link = dumper.last().links.get(ifindex)?;
@@ -73,14 +79,19 @@ impl Daemon<'_> {
 }
 
 /// How full the maps are whose entries come and go.
-fn fills(tables: &Tables, counters: usize, capacities: &Capacities) -> Vec<Fill> {
+fn fills(
+    tables: &Tables,
+    [next_hops, next_hops6]: [usize; 2],
+    counters: usize,
+    capacities: &Capacities,
+) -> Vec<Fill> {
     let high = tables.ifaces.range(DIRECT_IFACES..).count();
     let entries = [
         ("COUNTERS", counters),
         ("FURTHER_OWNERS", tables.further_owners.len()),
         ("IFACE_SLOTS", high),
-        ("NEXT_HOPS", tables.ipv4.next_hops.len()),
-        ("NEXT_HOPS6", tables.ipv6.next_hops.len()),
+        ("NEXT_HOPS", next_hops),
+        ("NEXT_HOPS6", next_hops6),
         ("OWNERS", tables.ipv4.owners.len()),
         ("OWNERS6", tables.ipv6.owners.len()),
         ("PREFIXES", tables.ipv4.prefixes.len()),

@@ -13,12 +13,16 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData, MapError},
 };
+use ipnet::IpNet;
 use mhebpf_ebpf::{Filter, FurtherOwnerKey, Iface, Ipv4, Ipv6};
 
 use self::{epoch::EpochMap, family::FamilyMaps, filter::FilterMap, hops::HopsMap, ifaces::IfaceMaps};
 pub use self::{live::Live, staged::wait_for_grace_period};
 use super::raw::Raw;
-use crate::{model::Tables, stop};
+use crate::{
+    model::{Tables, next_hops::Change},
+    stop,
+};
 
 /// Where the maps come from, by their names in the object.
 pub(super) type Source<'a> = &'a mut dyn FnMut(&str) -> Result<aya::maps::Map>;
@@ -33,6 +37,8 @@ pub struct Maps {
     ipv6: FamilyMaps<Ipv6>,
     hops: HopsMap,
     written: Tables,
+    /// Changes of next hops that the kernel has refused.
+    failed: Vec<Change>,
 }
 
 impl Maps {
@@ -46,6 +52,7 @@ impl Maps {
             ipv6: FamilyMaps::take(source, ["OWNERS6", "PREFIXES6", "NEXT_HOPS6"])?,
             hops: HopsMap::take(source)?,
             written: Tables::default(),
+            failed: Vec::new(),
         })
     }
 
@@ -158,6 +165,40 @@ impl Maps {
             self.move_blocks()?;
         }
         Ok(())
+    }
+
+    /// Writes changes of next hops that are in no [`Tables`], as `changes` tells them. Those that can't be written are tried again
+    /// at the next call.
+    ///
+    /// # Errors
+    ///
+    /// The first failure; all others are written nevertheless.
+    pub fn write_next_hops(&mut self, changes: impl FnOnce(&mut dyn FnMut(Change))) -> Result<()> {
+        let mut failures = Failures::default();
+        let mut has_written = false;
+        let failed = std::mem::take(&mut self.failed);
+        let mut write = |change: Change| {
+            if !std::mem::replace(&mut has_written, true) {
+                failures.note("ending what the programs remember", self.epoch.end());
+            }
+            let done = match change.prefix {
+                IpNet::V4(net) => {
+                    self.ipv4.change(&change, net.addr().into(), &self.written.ipv4, &mut self.hops)
+                }
+                IpNet::V6(net) => {
+                    self.ipv6.change(&change, net.addr().into(), &self.written.ipv6, &mut self.hops)
+                }
+            };
+            if !failures.note("writing a next hop", done) {
+                self.failed.push(change);
+            }
+        };
+        failed.into_iter().for_each(&mut write);
+        changes(&mut write);
+        if has_written {
+            failures.note("having the programs remember", self.epoch.begin());
+        }
+        failures.into_result()
     }
 
     /// Without a filter, all say that there are owners by prefix: the programs look there, and don't ask it.

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -142,6 +143,13 @@ impl Leaves {
         let interfaces =
             |each: Use| self.hops(each).iter().map(move |hop| (each.table, hop.ifindex, each.ipv4));
         self.uses().flat_map(interfaces).collect()
+    }
+
+    /// The gateways among which the kernel chooses by whether they answer: see [`super::next_hops::choices`].
+    pub fn choices(&self, ipv4_by_neighbours: bool) -> impl Iterator<Item = IpAddr> {
+        let uses = self.uses().filter(move |each| !each.ipv4 || ipv4_by_neighbours);
+        let hops = uses.map(|each| self.hops(each)).filter(|hops| hops.len() > 1);
+        hops.flatten().filter_map(|hop| hop.gateway)
     }
 
     /// Whether some have changed since [`Leaves::take_changed`].

@@ -7,7 +7,7 @@ use std::{
     io,
     net::IpAddr,
     rc::Rc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -21,9 +21,16 @@ use netlink_packet_route::{
 };
 use tracing::{debug, warn};
 
-use super::{neighbours, parse, request::Requests, routes::PlacedRoute, rules};
+use super::{
+    events::Events,
+    following::{Following, Part},
+    neighbours, parse,
+    request::Requests,
+    routes::PlacedRoute,
+    rules,
+};
 use crate::model::{
-    Address, Host, Link, LinkKind,
+    Address, Host, Leaves, Link, LinkKind,
     host::{MAIN_DOMAIN, MAIN_TABLE},
     next_hops,
     remembered::remember,
@@ -36,8 +43,11 @@ const ATTEMPTS: usize = 3;
 /// The same for links: what is missing there is taken for gone, so only a whole dump will do.
 const LINK_ATTEMPTS: usize = 50;
 
+/// More routes than this are followed: a dump takes longer than what is waited for may.
+const MANY: usize = 10_000;
+
 /// What is dumped of addresses and routes.
-const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
+pub(super) const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 
 /// `RT_TABLE_LOCAL`.
 const LOCAL_TABLE: u32 = 255;
@@ -49,6 +59,9 @@ pub struct Dumper {
     interrupted: u64,
     /// Some routes only name a nexthop object.
     names_nexthops: bool,
+    /// Very many routes are to be followed by their events.
+    may_follow: bool,
+    following: Option<Following>,
 }
 
 /// A snapshot of the host.
@@ -74,7 +87,37 @@ impl Dumper {
     /// When the kernel refuses it.
     pub fn connect() -> Result<Self> {
         let requests = Requests::open().context("opening a netlink socket for dumps")?;
-        Ok(Self { requests, last: Rc::default(), interrupted: 0, names_nexthops: false })
+        Ok(Self {
+            requests,
+            last: Rc::default(),
+            interrupted: 0,
+            names_nexthops: false,
+            may_follow: false,
+            following: None,
+        })
+    }
+
+    /// The same, which leaves more routes than [`MANY`] out of its snapshots, and follows them by their events instead: they are
+    /// in [`Dumper::leaves`] then.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Dumper::connect`].
+    pub fn following() -> Result<Self> {
+        Ok(Self { may_follow: true, ..Self::connect()? })
+    }
+
+    /// A look at the host as it is, which changes nothing of what the next snapshot is compared with.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Dumper::snapshot`].
+    pub fn look(&mut self) -> Result<Rc<Host>> {
+        let (last, names_nexthops) = (Rc::clone(&self.last), self.names_nexthops);
+        let may_follow = std::mem::replace(&mut self.may_follow, false);
+        let looked = self.snapshot();
+        (self.last, self.names_nexthops, self.may_follow) = (last, names_nexthops, may_follow);
+        Ok(looked?.host)
     }
 
     /// Takes a snapshot of the host.
@@ -100,13 +143,24 @@ impl Dumper {
         let mut host = Host { links, ..Host::default() };
         let (mut placed, mut expires) = (Vec::new(), None);
         let mut exact = true;
+        let mut all = Vec::new();
+        let began = Instant::now();
         if self.names_nexthops {
             tables.nexthops.get_mut().read().context("dumping the nexthop objects of the host")?;
         }
         for family in FAMILIES {
             exact &= self.addresses(family, &mut host)?;
             exact &= self.rules(family, &mut host)?;
-            tables.by_rule = host.rules.iter().map(|rule| (rule.table, rule.ipv4)).collect();
+        }
+        tables.by_rule = host.rules.iter().map(|rule| (rule.table, rule.ipv4)).collect();
+        let followed =
+            self.following.as_ref().filter(|following| !self.may_follow || following.is_of(&tables));
+        let is_followed = followed.is_some();
+        if let Some(following) = followed {
+            following.fib.add_to(&mut host, &mut placed);
+            placed.retain(|route| is_of_interest(route, &host.links));
+        }
+        for family in FAMILIES.into_iter().filter(|_| !is_followed) {
             let mut routes = self.routes(family, &tables, &host.links)?;
             // For the first time they are asked for when a route has named one.
             if tables.nexthops.get_mut().are_needed && !self.names_nexthops {
@@ -116,28 +170,94 @@ impl Dumper {
             }
             exact &= routes.exact;
             expires = expires.into_iter().chain(routes.expires).min();
-            routes.add_to(&mut host, &mut placed);
+            all.extend(routes.routes);
         }
-        self.names_nexthops = tables.nexthops.get_mut().are_needed;
+        if !is_followed {
+            self.names_nexthops = tables.nexthops.get_mut().are_needed;
+        }
+        if self.may_follow && !is_followed && (all.len() > MANY || self.following.is_some()) {
+            let took = began.elapsed();
+            let following = self.following.get_or_insert_with(|| Following::begin(tables.clone(), took));
+            following.take_all(tables, all, expires.take(), exact);
+            following.fib.add_to(&mut host, &mut placed);
+        } else {
+            all.into_iter().for_each(|route| route.add_to(&mut host, &mut placed));
+        }
         exact &= nothing_changed();
         // An interrupted dump can miss what is there. What was there before stays until a whole dump says
         // otherwise: an address too many passes packets for a moment, one too few would let them go unjudged
         // for as long as the changes go on.
         if !exact {
             add_missing(&mut host.addresses, &self.last.addresses);
-            add_missing(&mut host.routes, &self.last.routes);
-            add_missing(&mut host.other_routes, &self.last.other_routes);
-            add_missing(&mut host.local_routes, &self.last.local_routes);
+            if self.following.is_none() {
+                add_missing(&mut host.routes, &self.last.routes);
+                add_missing(&mut host.other_routes, &self.last.other_routes);
+                add_missing(&mut host.local_routes, &self.last.local_routes);
+            }
             add_missing(&mut host.rules, &self.last.rules);
         }
         remember(&mut host, &self.last);
-        let choices = next_hops::choices(&host, neighbours::ipv4_is_chosen_by_neighbours());
+        let by_neighbours = neighbours::ipv4_is_chosen_by_neighbours();
+        let mut choices = next_hops::choices(&host, by_neighbours);
+        if let Some(following) = &self.following {
+            choices.extend(following.fib.leaves.choices(by_neighbours));
+        }
         if !choices.is_empty() {
             host.unreachable = neighbours::unreachable(&mut self.requests, &choices)
                 .context("dumping the neighbours of the host")?;
         }
         self.last = Rc::new(host);
         Ok(Snapshot { host: Rc::clone(&self.last), placed, expires, choices, exact })
+    }
+
+    /// The routes that are followed.
+    pub fn leaves(&mut self) -> Option<&mut Leaves> {
+        self.following.as_mut().map(|following| &mut following.fib.leaves)
+    }
+
+    /// How many routes are followed, how long ago they were last compared with all that there are, and whether some may be wrong.
+    pub fn followed(&self) -> Option<(usize, Duration, bool)> {
+        let following = self.following.as_ref()?;
+        let (ago, in_doubt) = following.checked();
+        Some((following.fib.len(), ago, in_doubt))
+    }
+
+    /// Follows the events of routes that are waiting. Whether a snapshot is to be taken.
+    ///
+    /// # Errors
+    ///
+    /// When their socket fails.
+    pub fn follow(&mut self, events: &mut Events) -> io::Result<bool> {
+        events.follow_routes(self.following.is_some());
+        let Some(following) = &mut self.following else { return Ok(true) };
+        following.follow(events)?;
+        Ok(self.needs_snapshot())
+    }
+
+    /// Something has happened that may change routes without an event.
+    pub fn doubt_routes(&mut self) {
+        if let Some(following) = &mut self.following {
+            following.doubt();
+        }
+    }
+
+    /// Waits for a part of the routes that are dumped for comparison, where they are followed.
+    pub async fn part(&mut self) -> Part {
+        match &mut self.following {
+            Some(following) => following.part().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Compares a part of the routes with what is known. Whether a snapshot is to be taken.
+    pub fn compare(&mut self, part: Part) -> bool {
+        let Some(following) = &mut self.following else { return true };
+        following.take(part) && self.needs_snapshot()
+    }
+
+    fn needs_snapshot(&mut self) -> bool {
+        let Some(following) = &mut self.following else { return true };
+        following.fib.take_others_have_changed() || following.fib.leaves.interfaces() != self.last.leaves
     }
 
     /// The host as it was last seen.
@@ -216,9 +336,7 @@ impl Dumper {
         let expires = Cell::new(None);
         let matters = |route: &parse::AnyRoute| match route {
             // Tables of interfaces that there are not are none of ours, but for what an earlier run has left.
-            parse::AnyRoute::Placed(placed) => {
-                placed.is_ours() || interface_of(placed.table).is_some_and(|owner| links.contains_key(&owner))
-            }
+            parse::AnyRoute::Placed(placed) => is_of_interest(placed, links),
             _ => true,
         };
         let (routes, exact) = self.dump("routes", ATTEMPTS, &request, |payload| {
@@ -271,17 +389,16 @@ impl Dumper {
     }
 }
 
+/// Whether a route in one of our tables is ours, or in that of an interface that there is.
+fn is_of_interest(placed: &PlacedRoute, links: &BTreeMap<u32, Link>) -> bool {
+    placed.is_ours() || interface_of(placed.table).is_some_and(|owner| links.contains_key(&owner))
+}
+
 /// The routes of one family.
 struct Routes {
     routes: Vec<parse::AnyRoute>,
     expires: Option<Duration>,
     exact: bool,
-}
-
-impl Routes {
-    fn add_to(self, host: &mut Host, placed: &mut Vec<PlacedRoute>) {
-        self.routes.into_iter().for_each(|route| route.add_to(host, placed));
-    }
 }
 
 /// Whether the kernel does not have the family.

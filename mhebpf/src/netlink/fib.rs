@@ -3,10 +3,7 @@
 //! Some of what happens to routes has no event: those of IPv4 that go with an interface or with their preferred source address
 //! (`fib_table_flush`, Linux 6.18), and events that found no room. A dump finds that.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use ipnet::IpNet;
 
@@ -56,8 +53,6 @@ pub(super) struct Fib {
     others_have_changed: bool,
     /// Something may be wrong, which a dump finds out.
     pub(super) in_doubt: bool,
-    /// In what time, at the end of the last dump, the first route would expire.
-    pub(super) expires: Option<Duration>,
 }
 
 impl Fib {

@@ -4,6 +4,7 @@ pub(crate) mod conntrack;
 mod dump;
 mod events;
 mod fib;
+mod following;
 mod lookup;
 mod neighbours;
 mod nexthops;
@@ -14,7 +15,8 @@ pub(crate) mod routes;
 pub(crate) mod rules;
 
 pub use dump::{Dumper, Snapshot};
-pub use events::{Events, FilterEvents};
+pub use events::{Changed, Events, FilterEvents};
+pub use following::Part;
 pub use lookup::{KernelRoute, RouteLookup};
 pub use neighbours::NeighbourEvents;
 pub(crate) use parse::{link_message, rule_message};

@@ -33,7 +33,7 @@ mod attribute {
 }
 
 /// The nexthop objects of this network namespace, as far as routes need them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Nexthops {
     objects: HashMap<u32, Object>,
     /// Some routes say no more than the number of an object.
@@ -41,7 +41,7 @@ pub(super) struct Nexthops {
 }
 
 /// A nexthop object.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Object {
     /// One next hop, if a plain neighbour describes it and packets go there; whether it has carrier.
     Single(Option<Hop>, bool),
@@ -59,6 +59,18 @@ impl Nexthops {
         let messages = ask(NETLINK_ROUTE, RTM_GETNEXTHOP, true, &[0; NHMSG])?;
         self.objects = messages.iter().filter_map(|message| object(message)).collect();
         Ok(())
+    }
+
+    /// The same for a kernel that may know no such objects (before Linux 5.3).
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses for another reason.
+    pub(super) fn read_if_there_are(&mut self) -> io::Result<()> {
+        match self.read() {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+            read => read,
+        }
     }
 
     /// Adds the next hops of an object that the kernel uses: those without carrier only where there is no other. Notes that

@@ -344,7 +344,7 @@ fn is_other(header: &RouteHeader) -> bool {
 }
 
 /// The tables whose routes are read.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Tables {
     /// The domain of each table that has one.
     pub(super) domains: BTreeMap<u32, u32>,

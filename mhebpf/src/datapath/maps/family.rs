@@ -9,7 +9,10 @@ use mhebpf_ebpf::{Ipv4, Ipv6, NextHopKey, NextHops, Owners, OwnersKey};
 use super::{Failures, Source, hops::HopsMap, missing, removed};
 use crate::{
     datapath::raw::Raw,
-    model::tables::{FamilyTables, WireAddress},
+    model::{
+        next_hops::Change,
+        tables::{FamilyTables, WireAddress},
+    },
     stop,
 };
 
@@ -142,6 +145,31 @@ impl<A: MapAddress> FamilyMaps<A> {
                 hops.release(&before);
             }
         }
+    }
+
+    /// Writes one change of next hops, unless an entry of `written` is there instead.
+    pub(super) fn change(
+        &mut self,
+        change: &Change,
+        destination: A,
+        written: &FamilyTables<A>,
+        hops: &mut HopsMap,
+    ) -> Result<(), MapError> {
+        let key = (NextHopKey { owner: change.owner, destination }, change.prefix.prefix_len());
+        if !written.next_hops.contains_key(&key) {
+            match &change.after {
+                Some(after) => {
+                    let next_hops = hops.name(after)?;
+                    let inserted = self.next_hops.insert(&next_hop_key(key), Raw(next_hops), 0);
+                    inserted.inspect_err(|_| hops.release(after))?;
+                }
+                None => removed(self.next_hops.remove(&next_hop_key(key)))?,
+            }
+        }
+        if let Some(before) = &change.before {
+            hops.release(before);
+        }
+        Ok(())
     }
 
     /// Removes what is no longer wanted.

@@ -34,7 +34,8 @@ pub struct ManyNextHops {
     hops: Numbers<Hops>,
     /// What was written for routes. The first one is nothing.
     written: Numbers<OfOwners>,
-    entries: usize,
+    /// Of IPv4, and of IPv6.
+    entries: [usize; 2],
     /// All is to be looked at, and not only what has changed.
     is_behind: bool,
 }
@@ -53,8 +54,8 @@ pub struct Change {
 }
 
 impl ManyNextHops {
-    /// How many entries there are.
-    pub fn entries(&self) -> usize {
+    /// How many entries there are, of IPv4 and of IPv6.
+    pub fn entries(&self) -> [usize; 2] {
         self.entries
     }
 
@@ -86,35 +87,33 @@ impl ManyNextHops {
         self.is_behind |= self.of_uses.iter().any(|(each, now)| before.get(each).is_some_and(|b| b != now));
     }
 
-    /// Brings the entries in step with the routes: what is to be written for that.
-    pub fn follow(&mut self, leaves: &mut Leaves) -> Vec<Change> {
+    /// Brings the entries in step with the routes, and tells what is to be written for that.
+    pub fn follow(&mut self, leaves: &mut Leaves, write: &mut dyn FnMut(Change)) {
         let unknown: Vec<Use> = leaves.uses().filter(|each| !self.of_uses.contains_key(each)).collect();
         if !unknown.is_empty() {
             self.learn(leaves, unknown);
         }
-        let mut changes = Vec::new();
         let changed = leaves.take_changed();
         for (prefix, written) in &changed {
             if *written != 0 {
                 // One that is there again has been written by nobody.
-                self.change(*prefix, *written, 0, &mut changes);
+                self.change(*prefix, *written, 0, write);
             }
         }
         if std::mem::take(&mut self.is_behind) {
             for all in ["0.0.0.0/0", "::/0"].into_iter().filter_map(|all| all.parse().ok()) {
-                self.look(leaves, all, &mut changes);
+                self.look(leaves, all, write);
             }
-            return changes;
+            return;
         }
         let mut done: Option<IpNet> = None;
         for prefix in changed.into_keys() {
             // With a prefix all inside it is looked at, as it may say the same or not any more.
             if done.is_none_or(|done| !done.contains(&prefix)) {
-                self.look(leaves, prefix, &mut changes);
+                self.look(leaves, prefix, write);
                 done = Some(prefix);
             }
         }
-        changes
     }
 
     /// Finds the next hops of what there are routes of: those of a route like them to somewhere.
@@ -158,7 +157,7 @@ impl ManyNextHops {
     }
 
     /// Looks at all routes to prefixes within this one.
-    fn look(&mut self, leaves: &mut Leaves, within: IpNet, changes: &mut Vec<Change>) {
+    fn look(&mut self, leaves: &mut Leaves, within: IpNet, write: &mut dyn FnMut(Change)) {
         let mut around = self.around(leaves, within);
         let range = range_of(within);
         let others: Vec<(IpNet, OfOwners)> =
@@ -181,7 +180,7 @@ impl ManyNextHops {
             around.push((*destination, of_owners));
         }
         for (prefix, before, after) in rewritten {
-            self.change(prefix, before, after, changes);
+            self.change(prefix, before, after, write);
         }
     }
 
@@ -202,17 +201,18 @@ impl ManyNextHops {
         around
     }
 
-    fn change(&mut self, prefix: IpNet, before: u32, after: u32, changes: &mut Vec<Change>) {
+    fn change(&mut self, prefix: IpNet, before: u32, after: u32, write: &mut dyn FnMut(Change)) {
         let [before, after] = [before, after].map(|written| self.entries_of(written));
-        self.entries = self.entries + after.len() - before.len();
+        let entries = &mut self.entries[usize::from(prefix.addr().is_ipv6())];
+        *entries = *entries + after.len() - before.len();
         for (owner, hops) in before.iter().filter(|(owner, _)| find(&after, *owner).is_none()) {
-            changes.push(Change { owner: *owner, prefix, before: self.hops.get(*hops), after: None });
+            write(Change { owner: *owner, prefix, before: self.hops.get(*hops), after: None });
         }
         for (owner, hops) in after.iter() {
             let before = find(&before, *owner);
             if before != Some(*hops) {
                 let before = before.and_then(|before| self.hops.get(before));
-                changes.push(Change { owner: *owner, prefix, before, after: self.hops.get(*hops) });
+                write(Change { owner: *owner, prefix, before, after: self.hops.get(*hops) });
             }
         }
     }
