@@ -265,7 +265,7 @@ fn settle(daemon: &Daemon) -> Result<Usage> {
     loop {
         thread::sleep(Duration::from_millis(150));
         let now = Usage::of(daemon.pid())?;
-        if now.cpu - before.cpu < Duration::from_millis(1) || begin.elapsed() > SETTLED {
+        if now.cpu.saturating_sub(before.cpu) < Duration::from_millis(1) || begin.elapsed() > SETTLED {
             return Ok(now);
         }
         before = now;

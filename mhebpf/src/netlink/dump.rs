@@ -59,8 +59,8 @@ pub struct Dumper {
     interrupted: u64,
     /// Some routes only name a nexthop object.
     names_nexthops: bool,
-    /// Very many routes are to be followed by their events.
-    may_follow: bool,
+    /// More routes than this are followed by their events.
+    follows_from: Option<usize>,
     following: Option<Following>,
 }
 
@@ -92,7 +92,7 @@ impl Dumper {
             last: Rc::default(),
             interrupted: 0,
             names_nexthops: false,
-            may_follow: false,
+            follows_from: None,
             following: None,
         })
     }
@@ -104,7 +104,16 @@ impl Dumper {
     ///
     /// As for [`Dumper::connect`].
     pub fn following() -> Result<Self> {
-        Ok(Self { may_follow: true, ..Self::connect()? })
+        Self::following_from(MANY)
+    }
+
+    /// The same for more routes than `many`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Dumper::connect`].
+    pub fn following_from(many: usize) -> Result<Self> {
+        Ok(Self { follows_from: Some(many), ..Self::connect()? })
     }
 
     /// A look at the host as it is, which changes nothing of what the next snapshot is compared with.
@@ -114,9 +123,9 @@ impl Dumper {
     /// As for [`Dumper::snapshot`].
     pub fn look(&mut self) -> Result<Rc<Host>> {
         let (last, names_nexthops) = (Rc::clone(&self.last), self.names_nexthops);
-        let may_follow = std::mem::replace(&mut self.may_follow, false);
+        let follows_from = self.follows_from.take();
         let looked = self.snapshot();
-        (self.last, self.names_nexthops, self.may_follow) = (last, names_nexthops, may_follow);
+        (self.last, self.names_nexthops, self.follows_from) = (last, names_nexthops, follows_from);
         Ok(looked?.host)
     }
 
@@ -153,8 +162,10 @@ impl Dumper {
             exact &= self.rules(family, &mut host)?;
         }
         tables.by_rule = host.rules.iter().map(|rule| (rule.table, rule.ipv4)).collect();
-        let followed =
-            self.following.as_ref().filter(|following| !self.may_follow || following.is_of(&tables));
+        let followed = self
+            .following
+            .as_ref()
+            .filter(|following| self.follows_from.is_none() || following.is_of(&tables));
         let is_followed = followed.is_some();
         if let Some(following) = followed {
             following.fib.add_to(&mut host, &mut placed);
@@ -175,7 +186,8 @@ impl Dumper {
         if !is_followed {
             self.names_nexthops = tables.nexthops.get_mut().are_needed;
         }
-        if self.may_follow && !is_followed && (all.len() > MANY || self.following.is_some()) {
+        let is_many = self.follows_from.is_some_and(|many| all.len() > many || self.following.is_some());
+        if !is_followed && is_many {
             let took = began.elapsed();
             let following = self.following.get_or_insert_with(|| Following::begin(tables.clone(), took));
             following.take_all(tables, all, expires.take(), exact);
@@ -220,6 +232,11 @@ impl Dumper {
         let following = self.following.as_ref()?;
         let (ago, in_doubt) = following.checked();
         Some((following.fib.len(), ago, in_doubt))
+    }
+
+    /// Whether a dump is running that compares all routes with what is followed.
+    pub fn is_comparing(&self) -> bool {
+        self.following.as_ref().is_some_and(Following::is_comparing)
     }
 
     /// Follows the events of routes that are waiting. Whether a snapshot is to be taken.

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::{parse::AnyRoute, routes::PlacedRoute};
 use crate::model::{
-    Host, Leaves, Route,
+    Hop, Host, Leaves, Route,
     host::{is_default, is_link_local},
 };
 
@@ -88,14 +88,19 @@ impl Fib {
         }
         let generation = self.generation;
         if let Some(list) = self.others.get_mut(&(table, to)) {
-            match list.iter_mut().find(|(known, seen)| *known == route && *seen != generation) {
-                Some((_, seen)) => *seen = generation,
+            // They are in the order in which the kernel tries them: those that were dumped, then those that may be gone.
+            let at = list.iter().filter(|(_, seen)| *seen == generation).count();
+            match list.iter().position(|(known, seen)| *known == route && *seen != generation) {
+                Some(before) => {
+                    self.others_have_changed |= before != at;
+                    list.remove(before);
+                }
                 None => {
-                    list.push((route, generation));
                     *self.others_to.entry(to).or_default() += 1;
                     self.others_have_changed = true;
                 }
             }
+            list.insert(at, (route, generation));
             return;
         }
         match (leaf(&route), self.leaves.get(to)) {
@@ -160,6 +165,12 @@ impl Fib {
 
     fn add(&mut self, route: AnyRoute, added: Added) {
         let (table, to) = place(&route);
+        // Where one like it is there, it may be another one, which differs in what is not read: a preferred source, say.
+        let is_known = |known: &AnyRoute| *known == route;
+        let of_others =
+            self.others.get(&(table, to)).is_some_and(|list| list.iter().any(|(known, _)| is_known(known)));
+        let of_leaves = || self.leaves.get(to).is_some_and(|known| leaf(&route) == Some(&known));
+        self.in_doubt |= added != Added::Instead && to.addr().is_ipv4() && (of_others || of_leaves());
         if let Some(known) = self.leaves.get(to) {
             if let Some(leaf) = leaf(&route)
                 && known.table == table
@@ -168,6 +179,9 @@ impl Fib {
             {
                 self.leaves.insert(leaf.clone(), self.generation);
                 return;
+            }
+            if added == Added::Instead && known.table == table && known.metric == metric(&route) {
+                self.leaves.remove(to);
             }
         } else if let Some(leaf) = leaf(&route)
             && !self.others_to.contains_key(&to)
@@ -179,6 +193,9 @@ impl Fib {
         let list = self.others.get_mut(&(table, to));
         let metric = metric(&route);
         if let Some(list) = list {
+            // Which of several it replaces, and whether it alone, depends on more than is known here.
+            let alike = list.iter().filter(|(known, _)| self::metric(known) == metric).count();
+            self.in_doubt |= added == Added::Instead && alike > 1;
             let is_instead = |(known, _): &&mut (AnyRoute, u8)| match (unicast(known), unicast(&route)) {
                 (Some(known), Some(route)) if known.metric == route.metric && includes(route, known) => true,
                 _ => added == Added::Instead && self::metric(known) == metric,
@@ -189,6 +206,8 @@ impl Fib {
                 return;
             }
             if list.iter().any(|(known, _)| *known == route) {
+                // Blackhole and unreachable are the same here, for one.
+                self.in_doubt |= unicast(&route).is_none();
                 return;
             }
         }
@@ -320,7 +339,13 @@ fn includes(route: &Route, known: &Route) -> bool {
 
 /// A route without the hops of another: IPv6 tells of one that is taken out of several.
 fn without(known: &Route, gone: &Route) -> Option<Route> {
-    let hops: Vec<_> = known.hops.iter().filter(|hop| !gone.hops.contains(hop)).copied().collect();
+    let is_gone =
+        |hop: &Hop| gone.hops.iter().any(|gone| (gone.ifindex, gone.gateway) == (hop.ifindex, hop.gateway));
+    let mut hops: Vec<Hop> = known.hops.iter().filter(|hop| !is_gone(hop)).copied().collect();
+    if let [only] = hops.as_mut_slice() {
+        // Nothing is said of the weight of a single one.
+        only.weight = 1;
+    }
     let is_part = known.destination.addr().is_ipv6() && !hops.is_empty() && hops.len() < known.hops.len();
     is_part.then(|| Route { hops, ..known.clone() })
 }

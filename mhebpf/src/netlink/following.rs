@@ -37,8 +37,11 @@ const PART: usize = 2048;
 /// How often the routes are dumped if nothing asks for it.
 const CROSS_CHECK: Duration = Duration::from_secs(30);
 
-/// How long after something was put in doubt they are dumped: more may follow.
+/// How long after something was put in doubt they are dumped: more may follow. But not for ever.
 const SETTLED: Duration = Duration::from_millis(100);
+
+/// How long it is waited for that nothing more follows.
+const UNSETTLED: Duration = Duration::from_secs(1);
 
 /// How many times as long as a dump has taken there is none.
 const REST: u32 = 20;
@@ -55,7 +58,8 @@ pub(super) struct Following {
     running: Option<(Receiver<Part>, Instant)>,
     /// The end of the last dump, and how long it took.
     last: (Instant, Duration),
-    doubted: Option<Instant>,
+    /// When something was put in doubt first, and last.
+    doubted: Option<(Instant, Instant)>,
     expires: Option<Instant>,
 }
 
@@ -123,8 +127,8 @@ impl Following {
             debug!("events of routes were lost: they are dumped");
             fib.in_doubt = true;
         }
-        if fib.in_doubt {
-            self.doubted.get_or_insert_with(Instant::now);
+        if fib.in_doubt && self.doubted.is_none() {
+            self.doubt();
         }
         Ok(())
     }
@@ -132,7 +136,8 @@ impl Following {
     /// Something has happened that may change routes without an event.
     pub(super) fn doubt(&mut self) {
         self.fib.in_doubt = true;
-        self.doubted.get_or_insert_with(Instant::now);
+        let now = Instant::now();
+        self.doubted = Some((self.doubted.map_or(now, |(first, _)| first), now));
     }
 
     /// How long ago all was seen to be right, at the latest; whether something is in doubt since.
@@ -140,11 +145,16 @@ impl Following {
         (self.last.0.elapsed(), self.fib.in_doubt)
     }
 
+    /// Whether a dump is running.
+    pub(super) fn is_comparing(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// When the next dump is to begin.
     fn due(&self) -> Instant {
         let (end, took) = self.last;
         let due = match self.doubted {
-            Some(doubted) => (doubted + SETTLED).max(end + took * REST_IN_DOUBT),
+            Some((first, last)) => (last + SETTLED).min(first + UNSETTLED).max(end + took * REST_IN_DOUBT),
             None => end + CROSS_CHECK.max(took * REST),
         };
         // Some milliseconds later the kernel says so.
@@ -181,7 +191,7 @@ impl Following {
         self.expires = expires;
         self.fib.end_dump(exact);
         if self.fib.in_doubt {
-            self.doubted.get_or_insert_with(Instant::now);
+            self.doubt();
         }
         true
     }

@@ -423,6 +423,10 @@ pub(super) fn route(message: &RouteMessage, tables: &Tables) -> Option<AnyRoute>
     {
         tables.nexthops.borrow_mut().resolve(nexthop, &mut hops);
     }
+    if header.address_family == AddressFamily::Inet6 {
+        // An event has the hop first that it is about, and a dump does not; flows are to keep theirs.
+        hops.sort_by_key(|hop| (hop.ifindex, hop.gateway));
+    }
     let destination = prefix(destination, header.destination_prefix_length);
     let other =
         |metric| (table == MAIN_TABLE).then_some(OtherRoute { destination, metric }).map(AnyRoute::Other);

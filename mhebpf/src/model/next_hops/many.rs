@@ -38,6 +38,8 @@ pub struct ManyNextHops {
     entries: [usize; 2],
     /// All is to be looked at, and not only what has changed.
     is_behind: bool,
+    /// Prefixes for which others say something else than before.
+    around_changed: BTreeSet<IpNet>,
 }
 
 /// An entry that is to be written.
@@ -80,8 +82,10 @@ impl ManyNextHops {
                 (prefix, of_owners.into())
             })
             .collect();
-        self.is_behind |= others != self.others;
-        self.others = others;
+        let before = std::mem::replace(&mut self.others, others);
+        let changed = |(prefix, _): &(&IpNet, &OfOwners)| before.get(prefix) != self.others.get(prefix);
+        let changed = before.iter().chain(&self.others).filter(changed).map(|(prefix, _)| *prefix);
+        self.around_changed.extend(changed);
         let before = std::mem::take(&mut self.of_uses);
         self.learn(leaves, leaves.uses().collect());
         self.is_behind |= self.of_uses.iter().any(|(each, now)| before.get(each).is_some_and(|b| b != now));
@@ -100,6 +104,7 @@ impl ManyNextHops {
                 self.change(*prefix, *written, 0, write);
             }
         }
+        let around = std::mem::take(&mut self.around_changed);
         if std::mem::take(&mut self.is_behind) {
             for all in ["0.0.0.0/0", "::/0"].into_iter().filter_map(|all| all.parse().ok()) {
                 self.look(leaves, all, write);
@@ -107,7 +112,8 @@ impl ManyNextHops {
             return;
         }
         let mut done: Option<IpNet> = None;
-        for prefix in changed.into_keys() {
+        let prefixes: BTreeSet<IpNet> = around.into_iter().chain(changed.into_keys()).collect();
+        for prefix in prefixes {
             // With a prefix all inside it is looked at, as it may say the same or not any more.
             if done.is_none_or(|done| !done.contains(&prefix)) {
                 self.look(leaves, prefix, write);
@@ -279,3 +285,6 @@ impl<T: Clone + Eq + std::hash::Hash> Numbers<T> {
         self.values.get(number as usize).cloned()
     }
 }
+
+#[cfg(test)]
+mod tests;
