@@ -14,8 +14,8 @@ use crate::{
     control::{
         Answer, Question,
         protocol::{
-            Chain, Counter, Former, Interface, InterfaceSteering, LeftOut, Owned, Resynchronisations, Status,
-            Steering, counters_by_interface,
+            Chain, Counter, FollowedRoutes, Former, Interface, InterfaceSteering, LeftOut, Owned,
+            Resynchronisations, Status, Steering, counters_by_interface,
         },
     },
     datapath::Count,
@@ -161,6 +161,11 @@ impl Daemon<'_> {
             },
             addresses: tables.local_addresses(),
             next_hops: self.count_next_hops(tables).into_iter().sum(),
+            routes: dumper.followed().map(|(followed, compared, in_doubt)| FollowedRoutes {
+                followed,
+                compared: compared.as_secs_f64(),
+                in_doubt,
+            }),
             host_wide: self.host_wide(&host),
             left_out: left_out
                 .map(|(ifindex, why)| LeftOut {

@@ -139,6 +139,14 @@ fn head(status: &Status, colours: Colours) -> String {
     ));
     line(&format!("lost events: {}, interrupted dumps: {}", again.lost_events, again.interrupted_dumps));
     line(&format!("{} local addresses, {} next hops", status.addresses, status.next_hops));
+    if let Some(routes) = &status.routes {
+        let doubt = if routes.in_doubt { ", and are compared again soon" } else { "" };
+        line(&format!(
+            "{} routes are followed by their events; all were compared {} ago{doubt}",
+            routes.followed,
+            seconds(routes.compared)
+        ));
+    }
     if let Some(steering) = &status.steering {
         let Steering { rules, priority, protocol, tables, routes, redirected, .. } = steering;
         line(&format!(

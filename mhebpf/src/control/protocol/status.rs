@@ -38,6 +38,9 @@ pub struct Status {
     pub addresses: usize,
     /// How many next hops they have, of all owners.
     pub next_hops: usize,
+    /// The routes, where they are so many that they are followed by their events; `null` where all are read at each change.
+    #[serde(default)]
+    pub routes: Option<FollowedRoutes>,
     /// The policy routing that is kept (`--steer rules`); `null` without.
     pub steering: Option<Steering>,
     /// The enforced interfaces, by ifindex.
@@ -53,6 +56,17 @@ pub struct Status {
 impl Status {
     /// The version of the document that this version of mhebpf writes.
     pub const SCHEMA: u32 = 1;
+}
+
+/// Routes that are followed by their events.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FollowedRoutes {
+    /// How many there are.
+    pub followed: usize,
+    /// How long ago they were last compared with all that the kernel has, in seconds.
+    pub compared: f64,
+    /// Something has happened since that has no events of its own: they are compared soon.
+    pub in_doubt: bool,
 }
 
 /// What made the daemon look at the host again, besides changes.

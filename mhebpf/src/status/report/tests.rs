@@ -66,6 +66,7 @@ fn status() -> Status {
         resynchronisations: Resynchronisations { lost_events: 1, interrupted_dumps: 2, failures: 0 },
         addresses: 6,
         next_hops: 4,
+        routes: None,
         steering: Some(Steering {
             rules: 1,
             priority: 28_008,
