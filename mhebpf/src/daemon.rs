@@ -338,13 +338,18 @@ impl Daemon<'_> {
                         // The next event meets it again.
                         debug!("following routes: {error}");
                     }
-                    self.synchronise_and_note(dumper, events)
+                    Some(self.synchronise_and_note(dumper, events))
                 }
-                // What else may be behind is so still.
-                Work::Routes => self.follow_routes(dumper).map(|()| pace.outcome()),
+                Work::Routes => match self.follow_routes(dumper) {
+                    // What else may be behind is so still.
+                    Ok(()) => None,
+                    Err(error) => Some(Err(error)),
+                },
             };
             // The signal is there, and is the next thing that is met with.
-            if !stop::is_asked() {
+            if let Some(result) = result
+                && !stop::is_asked()
+            {
                 pace.note(result);
             }
             self.have_blocks_moved();

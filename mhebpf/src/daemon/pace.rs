@@ -58,11 +58,6 @@ impl Pace {
         self.retry_at = Some(Instant::now() + delay);
     }
 
-    /// How far the last synchronisation came, as far as that matters still.
-    pub(super) fn outcome(&self) -> Outcome {
-        self.retry_at.map_or(Outcome::InStep, Outcome::Later)
-    }
-
     /// Once more, as soon as that may be.
     pub(super) fn at_once(&mut self) {
         self.retry_at = Some(Instant::now());

@@ -1,10 +1,17 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use netlink_packet_route::{
+    AddressFamily,
     link::{Inet6DevConf, InetDevConf},
-    route::RouteNextHop,
+    route::{
+        RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop, RouteNextHopFlags,
+        RouteProtocol, RouteType, RouteVia,
+    },
 };
 
 use super::*;
 use crate::model::{
+    Hop, LocalRoute, Metrics, OtherRoute, Route,
     host::MAIN_TABLE,
     testing::{ip, net},
 };
