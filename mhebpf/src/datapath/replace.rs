@@ -30,7 +30,7 @@ impl Attachments {
                 Ok(()) => {}
                 // What has become of it is in the events that wait.
                 Err(error) if !clsact::is_there(*ifindex, &name) => {
-                    debug!("{name} is gone already: {error:#}")
+                    debug!("{name} is gone already: {error:#}");
                 }
                 Err(error) => {
                     warn!("{error:#}; attaching anew");
