@@ -1,12 +1,16 @@
 //! Maps that become too small: larger ones take their place under traffic, and what never fits is left out in a defined way.
 
 #[expect(dead_code, reason = "other tests use the rest")]
+mod hops;
+#[expect(dead_code, reason = "other tests use the rest")]
+mod many_routes;
+#[expect(dead_code, reason = "other tests use the rest")]
 mod pinning;
 
 use std::{
     collections::BTreeSet,
     fmt::Write as _,
-    net::UdpSocket,
+    net::{IpAddr, Ipv4Addr, UdpSocket},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
@@ -14,8 +18,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::{maps::MapInfo, programs::loaded_programs};
+use hops::{ROUTERS, Sender, hops, know};
+use many_routes::{add_many_by, prefix};
 use mhebpf_tests::{
-    Daemon, Lab, NetNs, PATIENCE, PEER,
+    Daemon, Family, Lab, NetNs, PATIENCE, PEER,
     lab::{INTERFACES, PROBE_PORT},
     scaled, tcx, wait_until,
 };
@@ -261,6 +267,30 @@ fn what_has_no_room_is_a_whole_interface_and_told() -> Result<()> {
     daemon.wait_for_line("room for all again", PATIENCE)?;
     lab.claim(3, lab.address(3), Duration::ZERO);
     ways(0..4)?;
+    daemon.stop()?;
+    lab.finish()
+}
+
+/// Next hops of routes that are followed are in no dump.
+#[test]
+fn next_hops_of_very_many_routes_are_in_the_larger_maps_too() -> Result<()> {
+    const ROUTES: u32 = 30_000;
+    let lab = Lab::article()?;
+    let routers = [lab.add_router(ROUTERS[0])?, lab.add_router(ROUTERS[1])?];
+    know(&lab, &routers, Family::V4)?;
+    lab.host.ip(&format!("route add default via {} dev eth0_int", ROUTERS[0]))?;
+    let router = |n: u32| (n.wrapping_mul(0x9e37_79b9) >> 31) as usize;
+    add_many_by(&lab, ROUTES, |n| ROUTERS[router(n)])?;
+    let daemon = run(&lab, "16", &[])?;
+    change(&lab, "add", "eth2_int", 0..100)?;
+    daemon.wait_for_line(GROWN, LONG)?;
+    let sample: Vec<(u32, IpAddr)> =
+        (0..ROUTES).step_by(30).map(|n| (n, Ipv4Addr::from_bits(prefix(n).to_bits() + 1).into())).collect();
+    let to: Vec<IpAddr> = sample.iter().map(|(_, address)| *address).collect();
+    let found = hops(&lab, Sender::Redirected, lab.address(1), &to)?;
+    for (n, to) in &sample {
+        assert_eq!(found.get(to), Some(&(1, routers[router(*n)].mac)), "{to}");
+    }
     daemon.stop()?;
     lab.finish()
 }
