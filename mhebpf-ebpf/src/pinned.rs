@@ -1,6 +1,7 @@
 //! What programs and maps that outlive the daemon tell of it.
 
-/// The layout of the maps: to be raised with any change of the type, key, value or size of a map, or of what they mean.
+/// The layout of the maps: to be raised with any change of the type, key, value or size of a map, or of what they mean. Those maps
+/// that are made as large as the host needs have no size of their own.
 ///
 /// Maps of another layout are never read, nor counted on in: their programs are replaced together with them.
 pub const LAYOUT: u32 = 5;

@@ -5,11 +5,13 @@ mod answers;
 mod attaching;
 mod blocks;
 mod flows;
+mod growing;
 mod judge;
 mod lasting;
 mod measures;
 mod memory;
 mod pace;
+mod plan;
 mod reports;
 mod signals;
 mod steer;
@@ -20,14 +22,19 @@ use std::{collections::BTreeMap, io, time::Duration};
 use anyhow::{Context as _, Result};
 use mhebpf_ebpf::Announce;
 use sd_notify::NotifyState;
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval, interval_at, sleep},
+};
 use tracing::{debug, error, info, warn};
 
 use self::{
     answers::History,
     blocks::GracePeriod,
+    growing::Growing,
     lasting::Lasting,
     pace::{Outcome, Pace, RETRY},
+    plan::Plan,
     signals::{Request, Signals},
     watch::Watch,
 };
@@ -35,11 +42,11 @@ use crate::{
     announce::Announcer,
     cli::RunOptions,
     control::Control,
-    datapath::{Attachments, Count, Datapath, Hook},
+    datapath::{Attachments, Count, Datapath, Hook, Sizes},
     instance::Instance,
     logging::{self, Limit},
     metrics,
-    model::{Policy, Route, Selection, Selector, Tables, next_hops::ManyNextHops},
+    model::{Policy, Route, Selection, Selector, next_hops::ManyNextHops, tables::Entries},
     netlink::{Changed, Dumper, Events, FilterEvents, NeighbourEvents, Snapshot},
     preflight,
     settings::{Fixed, Settings},
@@ -101,10 +108,10 @@ async fn run_on(options: &RunOptions) -> Result<()> {
     if let Some(scrapes) = scrapes {
         scrapes.serve(control.asks());
     }
-    let (lasting, mut datapath, attachments) = Lasting::load(&fixed)?;
-    if let Some(reports) = datapath.reports.take() {
-        reports::follow(reports)?;
-    }
+    let plan = Plan::make((&settings, &selector), &mut dumper, &events)?;
+    let sizes = Sizes::for_entries(Entries::of(&plan.tables));
+    let (lasting, mut datapath, attachments) = Lasting::load(&fixed, sizes)?;
+    let reporter = datapath.reports.take().map(reports::follow).transpose()?;
     let observed_before = observed(&datapath.counters.read()?);
     let mut daemon = Daemon {
         options,
@@ -118,6 +125,9 @@ async fn run_on(options: &RunOptions) -> Result<()> {
         steerer: Steerer::connect()?,
         steering_told: false,
         datapath,
+        reporter,
+        plan: Some(plan),
+        growing: Growing::default(),
         observed_before,
         history: History::begin(),
         totals: metrics::Totals::default(),
@@ -159,6 +169,11 @@ struct Daemon<'a> {
     attachments: Attachments,
     lasting: Lasting,
     datapath: Datapath,
+    /// Hands on what the programs say.
+    reporter: Option<JoinHandle<()>>,
+    /// What was to be brought about when the programs were loaded.
+    plan: Option<Plan>,
+    growing: Growing,
     watch: Watch,
     steerer: Steerer,
     /// What was counted in observe mode by those whose counters go on.
@@ -411,6 +426,8 @@ impl Daemon<'_> {
         let started = Instant::now();
         let result = self.synchronise(dumper, events);
         self.history.note(&result, started.elapsed());
+        // What is left out is another than the host.
+        self.history.is_in_step &= self.growing.left_out.is_empty();
         result
     }
 
@@ -425,16 +442,17 @@ impl Daemon<'_> {
     /// done, unless the daemon is told to end meanwhile.
     fn synchronise(&mut self, dumper: &mut Dumper, events: &Events) -> Result<Outcome> {
         let started = Instant::now();
-        let Snapshot { host, placed, expires, choices, exact } =
-            dumper.snapshot_if(|| !events.is_pending())?;
-        self.expires = expires.map(|left| Instant::now() + left + EXPIRED);
+        let plan = match self.plan.take().filter(|plan| plan.holds(events)) {
+            Some(plan) => plan,
+            None => Plan::make((&self.settings, &self.selector), dumper, events)?,
+        };
+        let Plan { at, snapshot, selection, policies, tables } = plan;
+        let Snapshot { host, placed, expires, choices, exact } = snapshot;
+        self.expires = expires.map(|left| at + left + EXPIRED);
         self.neighbours.follow(choices, &host.unreachable)?;
-        let selection = self.selector.select(&host);
-        stop::check()?;
         self.let_go(&host, &selection.enforced);
-        self.policies = self.settings.policies(&host, &selection);
-        let tables = Tables::new(&host, &self.policies);
-        stop::check()?;
+        self.policies = policies;
+        let tables = self.make_room(&host, dumper, tables)?;
         let mut written = self.datapath.maps.write(&tables);
         if let Some(leaves) = dumper.leaves() {
             self.next_hops.set(&host, &tables.owners, tables.next_hops(), leaves);

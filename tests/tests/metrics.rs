@@ -124,7 +124,10 @@ fn it_says_how_the_daemon_is() -> Result<()> {
     // One of each link, and 127.0.0.1.
     assert_eq!(metrics.sum("mhebpf_map_entries", &[("map", "OWNERS")]), 3.0);
     assert_eq!(metrics.samples("mhebpf_map_entries").count(), metrics.samples("mhebpf_map_capacity").count());
-    assert!(metrics.samples("mhebpf_map_capacity").all(|sample| sample.value >= 4096.0), "{metrics:?}");
+    // As large as maps are made on a small host.
+    assert!(metrics.samples("mhebpf_map_capacity").all(|sample| sample.value >= 64.0), "{metrics:?}");
+    assert_eq!(metrics.sum("mhebpf_map_capacity", &[("map", "OWNERS")]), 1024.0);
+    assert_eq!(metrics.value("mhebpf_interfaces_without_room")?, 0.0);
     daemon.stop()?;
     lab.finish()
 }

@@ -56,13 +56,14 @@ static OWNERS: HashMap<OwnersKey<Ipv4>, Owners> = HashMap::with_max_entries(131_
 #[map]
 static OWNERS6: HashMap<OwnersKey<Ipv6>, Owners> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
 
-/// The owners of IPv4 prefixes: local routes and what the configuration allows.
+/// The owners of IPv4 prefixes: local routes and what the configuration allows. It takes memory for
+/// what is in it only, and has single addresses for which [`OWNERS`] has no room.
 #[map]
-static PREFIXES: LpmTrie<OwnersKey<Ipv4>, Owners> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+static PREFIXES: LpmTrie<OwnersKey<Ipv4>, Owners> = LpmTrie::with_max_entries(16_777_216, BPF_F_NO_PREALLOC);
 
 /// The owners of IPv6 prefixes.
 #[map]
-static PREFIXES6: LpmTrie<OwnersKey<Ipv6>, Owners> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+static PREFIXES6: LpmTrie<OwnersKey<Ipv6>, Owners> = LpmTrie::with_max_entries(16_777_216, BPF_F_NO_PREALLOC);
 
 /// Owners for which the tables above have no room.
 #[map]

@@ -14,7 +14,7 @@ use crate::{
     control::{
         Answer, Question,
         protocol::{
-            Chain, Counter, FollowedRoutes, Former, Interface, InterfaceSteering, LeftOut, Owned,
+            Chain, Counter, FollowedRoutes, Former, Interface, InterfaceSteering, LeftOut, NoRoom, Owned,
             Resynchronisations, Status, Steering, counters_by_interface,
         },
     },
@@ -23,7 +23,9 @@ use crate::{
     model::{
         Bindings, Host, LinkKind, Stacking,
         reasons::{self, Claim},
-        steering, uplinks,
+        steering,
+        tables::Missing,
+        uplinks,
     },
     netlink::{Dumper, Events},
     pins::Side,
@@ -174,6 +176,12 @@ impl Daemon<'_> {
                     why: uplinks::with_remedy(&host.name_of(*ifindex), why),
                 })
                 .collect(),
+            no_room: self
+                .growing
+                .left_out
+                .iter()
+                .map(|(ifindex, missing)| no_room(&host, *ifindex, *missing))
+                .collect(),
             steering,
             interfaces,
             former: former.collect(),
@@ -254,6 +262,24 @@ impl Daemon<'_> {
         }
         interfaces
     }
+}
+
+/// Says what the maps have no room for.
+pub(super) fn no_room(host: &Host, ifindex: u32, missing: Missing) -> NoRoom {
+    let Missing { addresses, is_unjudged } = missing;
+    let name = if ifindex == 0 { "every interface".to_owned() } else { host.name_of(ifindex) };
+    let mut what = Vec::new();
+    if is_unjudged {
+        what.push(format!("nothing is enforced on {name}"));
+    }
+    if addresses > 0 {
+        what.push(format!("{addresses} addresses of {name} may be used on all interfaces"));
+    }
+    let why = format!(
+        "the BPF maps have no room: {}; free memory for larger ones, or have fewer addresses and interfaces",
+        what.join(", and ")
+    );
+    NoRoom { name, ifindex, addresses, unjudged: is_unjudged, why }
 }
 
 fn owned(host: &Host, claim: &Claim) -> Owned {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use tracing::{debug, info, warn};
 
 use crate::{
-    datapath::{Attachments, Datapath, Hook, StateMap, expedited, load_into, reports},
+    datapath::{Attachments, Datapath, Hook, Sizes, StateMap, expedited, load_into, reports},
     model::Host,
     pins::{self, Generation, Pins},
     settings::Fixed,
@@ -27,19 +27,19 @@ pub(super) struct Lasting {
 }
 
 impl Lasting {
-    /// Loads the programs. What is in force, of an earlier start, stays so.
+    /// Loads the programs, with maps of these sizes. What is in force, of an earlier start, stays so.
     ///
     /// # Errors
     ///
     /// When the kernel refuses them, or there is no BPF file system to pin them in. [`UsageError`] for a hook that can't be
     /// pinned.
-    pub(super) fn load(fixed: &Fixed) -> Result<(Self, Datapath, Attachments)> {
+    pub(super) fn load(fixed: &Fixed, sizes: Sizes) -> Result<(Self, Datapath, Attachments)> {
         let (hook, is_trial) = (fixed.hook, fixed.run_for.is_some());
         let reporting = reports::are_shown();
         let Some(directory) = &fixed.pin else {
             refuse_leftovers()?;
             let lasting = Self { pinned: None, is_trial, takes_over: false, settled: true, noted: false };
-            return Ok((lasting, load_into(reporting, None)?, Attachments::new(hook)));
+            return Ok((lasting, load_into(reporting, None, Some(sizes))?, Attachments::new(hook)));
         };
         if hook == Hook::Clsact {
             return Err(UsageError::new(
@@ -55,7 +55,7 @@ impl Lasting {
             info!("{taken_over} pinned links of an earlier run are in force: taking them over");
         }
         let attachments = Attachments::pinned(hook, pins.directory().clone());
-        let loaded = load_into(reporting, Some(&generation));
+        let loaded = load_into(reporting, Some(&generation), Some(sizes));
         let takes_over = taken_over > 0;
         let lasting =
             Self { pinned: Some((pins, generation)), is_trial, takes_over, settled: false, noted: false };
@@ -66,6 +66,31 @@ impl Lasting {
                 Err(error)
             }
         }
+    }
+
+    /// Loads the programs once more, with maps of other sizes. Those that are in force stay so until [`Larger::take_place`].
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses them.
+    pub(super) fn load_again(&self, sizes: Sizes) -> Result<Larger> {
+        let reporting = reports::are_shown();
+        let Some((pins, _)) = &self.pinned else {
+            return Ok(Larger { datapath: load_into(reporting, None, Some(sizes))?, generation: None });
+        };
+        let generation = pins.begin()?;
+        match load_into(reporting, Some(&generation), Some(sizes)) {
+            Ok(datapath) => Ok(Larger { datapath, generation: Some(generation) }),
+            Err(error) => {
+                remove(&generation);
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether what is counted goes on by itself where other maps come to be in force.
+    pub(super) fn keeps_counters(&self) -> bool {
+        self.pinned.is_some()
     }
 
     /// Where this namespace's pins are.
@@ -128,6 +153,38 @@ impl Lasting {
         if let Err(error) = removed {
             debug!("cleaning up after a start that has failed: {error:#}");
         }
+    }
+}
+
+/// Programs with larger maps, that are not in force yet.
+pub(super) struct Larger {
+    pub(super) datapath: Datapath,
+    generation: Option<Generation>,
+}
+
+impl Larger {
+    /// The programs are those in force from now on, and the maps before are to go.
+    pub(super) fn take_place(self, lasting: &mut Lasting) -> Datapath {
+        if let (Some((_, generation)), Some(larger)) = (&mut lasting.pinned, self.generation) {
+            *generation = larger;
+            // What is still to be taken over of an earlier start is so from these.
+            lasting.takes_over = lasting.takes_over();
+            (lasting.settled, lasting.noted) = (false, false);
+        }
+        self.datapath
+    }
+
+    /// They never are.
+    pub(super) fn give_up(self) {
+        if let Some(generation) = &self.generation {
+            remove(generation);
+        }
+    }
+}
+
+fn remove(generation: &Generation) {
+    if let Err(error) = generation.remove() {
+        debug!("removing maps that were not needed: {error:#}");
     }
 }
 

@@ -36,6 +36,7 @@ impl Daemon<'_> {
             local_addresses: tables.local_addresses(),
             next_hops: self.count_next_hops(tables).into_iter().sum(),
             maps: fills(tables, self.count_next_hops(tables), entries, &self.datapath.capacities),
+            without_room: self.growing.left_out.len(),
             steering: self.steerer.is_keeping().then(|| {
                 let kept = self.steerer.kept();
                 (kept.rules.len(), kept.routes())

@@ -72,12 +72,9 @@ pub(super) struct Context<'a> {
 
 impl Watch {
     pub(super) fn new(samples: &Samples) -> Result<Self> {
-        let readiness = samples.readiness()?;
-        // SAFETY: it is one descriptor of its own, the same for as long as it lives.
-        let ready = unsafe { AsyncFd::register_with_interest(readiness, Interest::READABLE) };
+        let ready = readiness(samples)?;
         let mut tell = interval(TELL);
         tell.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let ready = ready.context("waiting for samples")?;
         Ok(Self {
             ready,
             tell,
@@ -87,6 +84,13 @@ impl Watch {
             more: false,
             suppressed: 0,
         })
+    }
+
+    /// Waits for these samples from now on, which come at the rate of those before.
+    pub(super) fn turn_to(&mut self, samples: &mut Samples) -> Result<()> {
+        self.ready = readiness(samples)?;
+        self.set_rate(samples);
+        Ok(())
     }
 
     /// Waits until there is something to show.
@@ -222,6 +226,12 @@ impl Watcher {
             self.told = packets;
         }
     }
+}
+
+fn readiness(samples: &Samples) -> Result<AsyncFd<OwnedFd>> {
+    // SAFETY: it is one descriptor of its own, the same for as long as it lives.
+    let ready = unsafe { AsyncFd::register_with_interest(samples.readiness()?, Interest::READABLE) };
+    ready.context("waiting for samples")
 }
 
 /// An empty line would end nothing: it can't be read, and the monitor says so.

@@ -58,11 +58,11 @@ impl fmt::Display for Hook {
 }
 
 /// An interface with the programs on it.
-struct Attachment {
-    name: String,
+pub(super) struct Attachment {
+    pub(super) name: String,
     // In the order in which they are taken off: the receive filter is never on without the egress program.
-    ingress: Held,
-    egress: Held,
+    pub(super) ingress: Held,
+    pub(super) egress: Held,
     hook: Hook,
     /// The clsact qdisc was not there before.
     added_qdisc: bool,
@@ -71,16 +71,16 @@ struct Attachment {
 }
 
 /// A program on an interface.
-struct Held {
-    link: Link,
+pub(super) struct Held {
+    pub(super) link: Link,
     /// By which the kernel lists the link, which no other has later. None of a filter.
-    id: Option<u32>,
+    pub(super) id: Option<u32>,
     /// It was not taken over from an earlier run.
     is_new: bool,
 }
 
 /// What holds a program on an interface.
-enum Link {
+pub(super) enum Link {
     /// It ends with the process.
     Own(OwnedFd),
     /// It outlives the process.
@@ -130,8 +130,8 @@ pub struct Attachments {
     /// The same, or what the kernel turned out to have.
     hook: Hook,
     /// Where links are pinned, if they are.
-    pins: Option<Directory>,
-    attached: BTreeMap<u32, Attachment>,
+    pub(super) pins: Option<Directory>,
+    pub(super) attached: BTreeMap<u32, Attachment>,
     /// A link of an earlier run has come to run one of these programs.
     has_replaced: bool,
     moves: Moves,

@@ -102,6 +102,21 @@ impl Drop for Filter {
 
 /// Adds our filter.
 pub(super) fn attach(program: BorrowedFd<'_>, ifindex: u32, side: Side) -> io::Result<Filter> {
+    set(program, ifindex, side, NLM_F_CREATE | NLM_F_EXCL)?;
+    Ok(Filter { ifindex, side, is_there: true })
+}
+
+/// Has our filter run another program from now on: each packet is judged by one of the two (`cls_bpf_change`, which replaces
+/// the member of an RCU list, Linux 5.10 to 6.18).
+///
+/// # Errors
+///
+/// When the kernel refuses: `ENOENT` where there is no such filter.
+pub(super) fn replace(program: BorrowedFd<'_>, ifindex: u32, side: Side) -> io::Result<()> {
+    set(program, ifindex, side, 0)
+}
+
+fn set(program: BorrowedFd<'_>, ifindex: u32, side: Side, flags: u16) -> io::Result<()> {
     let mut message = our_filter(ifindex, side);
     message.attributes.push(TcAttribute::Kind("bpf".to_owned()));
     let options = [
@@ -110,8 +125,7 @@ pub(super) fn attach(program: BorrowedFd<'_>, ifindex: u32, side: Side) -> io::R
         TcFilterBpfOption::Flags(TcBpfFlags::DirectAction),
     ];
     message.attributes.push(TcAttribute::Options(options.into_iter().map(TcOption::Bpf).collect()));
-    request(RouteNetlinkMessage::NewTrafficFilter(message), NLM_F_CREATE | NLM_F_EXCL)?;
-    Ok(Filter { ifindex, side, is_there: true })
+    request(RouteNetlinkMessage::NewTrafficFilter(message), flags)
 }
 
 /// Removes our filter.

@@ -12,6 +12,8 @@ use super::{batch, maps::Source};
 pub struct Counters {
     map: MapData,
     direct: PerCpuArray<MapData, u64>,
+    /// What maps have counted that these are in place of.
+    before: BTreeMap<CounterKey, u64>,
 }
 
 /// One counter.
@@ -34,7 +36,18 @@ pub struct Count {
 impl Counters {
     pub(super) fn take(source: Source<'_>) -> Result<Self> {
         let Map::PerCpuHashMap(map) = source("COUNTERS")? else { bail!("COUNTERS is a map of another type") };
-        Ok(Self { map, direct: PerCpuArray::try_from(source("DIRECT_COUNTS")?)? })
+        let direct = PerCpuArray::try_from(source("DIRECT_COUNTS")?)?;
+        Ok(Self { map, direct, before: BTreeMap::new() })
+    }
+
+    /// Goes on from what others have counted, which count no more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Counters::read`].
+    pub fn go_on_from(&mut self, others: &Self) -> Result<()> {
+        self.before = others.sums()?.0;
+        Ok(())
     }
 
     /// All counters, summed over the CPUs, in a fixed order. The table can have tens of thousands.
@@ -52,6 +65,11 @@ impl Counters {
     ///
     /// As [`Counters::read`].
     pub fn read_with_entries(&self) -> Result<(Vec<Count>, usize)> {
+        let (sums, entries) = self.sums()?;
+        Ok((sums.into_iter().filter_map(|(key, packets)| count(key, packets)).collect(), entries))
+    }
+
+    fn sums(&self) -> Result<(BTreeMap<CounterKey, u64>, usize)> {
         let mut sums = BTreeMap::new();
         for place in 0..DIRECT_COUNTS {
             let per_cpu = self.direct.get(&place, 0).context("reading the counters")?;
@@ -66,7 +84,10 @@ impl Counters {
         })
         .context("reading the counters")?;
         let entries = sums.len() - direct;
-        Ok((sums.into_iter().filter_map(|(key, packets)| count(key, packets)).collect(), entries))
+        for (key, packets) in &self.before {
+            *sums.entry(*key).or_default() += packets;
+        }
+        Ok((sums, entries))
     }
 }
 

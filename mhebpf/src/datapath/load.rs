@@ -7,7 +7,7 @@ use aya::{
 };
 use tracing::debug;
 
-use super::{Capacities, Counters, Maps, Reports, Samples, StateMap, loader, maps, pinned, reports};
+use super::{Capacities, Counters, Maps, Reports, Samples, Sizes, StateMap, loader, maps, pinned, reports};
 use crate::{pins::Generation, stop};
 
 /// The object that the build script has compiled.
@@ -53,13 +53,13 @@ pub(super) const EGRESS: &str = "mhebpf_egress";
 /// The name of the ingress program.
 pub(super) const INGRESS: &str = "mhebpf_ingress";
 
-/// Loads the programs and creates the maps. Nothing is attached.
+/// Loads the programs and creates the maps, as large as the object has them. Nothing is attached.
 ///
 /// # Errors
 ///
 /// When the kernel refuses them; the error carries the verifier's words.
 pub fn load() -> Result<Datapath> {
-    load_into(false, None)
+    load_into(false, None, None)
 }
 
 /// The same, with [`Reports`] of what no packet should meet with.
@@ -68,20 +68,21 @@ pub fn load() -> Result<Datapath> {
 ///
 /// As [`load`].
 pub fn load_reporting() -> Result<Datapath> {
-    load_into(true, None)
+    load_into(true, None, None)
 }
 
-/// The same, with reports or without. With a generation the maps are pinned there, and counters that are there already go on.
+/// The same, with reports or without, and with maps of these sizes. With a generation the maps are pinned there, and counters that are
+/// there already go on.
 ///
 /// # Errors
 ///
 /// As [`load`].
-pub fn load_into(reporting: bool, generation: Option<&Generation>) -> Result<Datapath> {
+pub fn load_into(reporting: bool, generation: Option<&Generation>, sizes: Option<Sizes>) -> Result<Datapath> {
     // Whether the programs report is decided once: the verifier takes out what is not wanted.
     let level = if reporting { reports::ON } else { reports::OFF };
     let load = |xfrm, words| {
         stop::check()?;
-        load_with(xfrm, level, generation, words)
+        load_with(xfrm, level, generation, sizes, words)
     };
     load(1, FEW_WORDS)
         // A kernel without XFRM has no helper to ask for IPsec by.
@@ -94,11 +95,15 @@ fn load_with(
     xfrm: u8,
     level: u8,
     generation: Option<&Generation>,
+    sizes: Option<Sizes>,
     words: VerifierLogLevel,
 ) -> Result<Datapath> {
     let mut loader = loader::new();
     loader.verifier_log_level(words);
     loader.override_global("XFRM", &xfrm, true).override_global(aya_log::LEVEL, &level, true);
+    for (name, entries) in sizes.into_iter().flat_map(Sizes::by_name) {
+        loader.map_max_entries(name, entries);
+    }
     if let Some(generation) = generation {
         for name in pinned::MAPS {
             loader.map_pin_path(maps::name_in_object(name), generation.map(name).through());

@@ -16,6 +16,8 @@ pub struct Samples {
     ring: RingBuf<MapData>,
     rate: Array<MapData, u32>,
     samplers: PerCpuArray<MapData, Raw<Sampler>>,
+    /// How many were left out by others that these are in place of.
+    suppressed_before: u64,
 }
 
 impl Samples {
@@ -24,6 +26,7 @@ impl Samples {
             ring: RingBuf::try_from(take(ebpf, "SAMPLES")?)?,
             rate: Array::try_from(take(ebpf, "SAMPLE_RATE")?)?,
             samplers: PerCpuArray::try_from(take(ebpf, "SAMPLERS")?)?,
+            suppressed_before: 0,
         })
     }
 
@@ -35,6 +38,16 @@ impl Samples {
     /// When the kernel refuses to write the map.
     pub fn set_rate(&mut self, per_second: u32) -> Result<()> {
         self.rate.set(0, per_second, 0).context("setting the rate of samples")
+    }
+
+    /// Goes on from how many were left out by others, which are taken no more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Samples::suppressed`].
+    pub fn go_on_from(&mut self, others: &Self) -> Result<()> {
+        self.suppressed_before = others.suppressed()?;
+        Ok(())
     }
 
     /// A descriptor that is readable when a sample is there, to wait for without the maps at hand.
@@ -52,7 +65,7 @@ impl Samples {
     ///
     /// When the kernel refuses to read the map.
     pub fn suppressed(&self) -> Result<u64> {
-        let mut sum = 0;
+        let mut sum = self.suppressed_before;
         for direction in 0..self.samplers.len() {
             let per_cpu =
                 self.samplers.get(&direction, 0).context("reading how many samples were left out")?;

@@ -9,6 +9,8 @@ use crate::pins::Side;
 
 /// `BPF_LINK_CREATE` of linux/bpf.h.
 const BPF_LINK_CREATE: libc::c_long = 28;
+/// `BPF_LINK_UPDATE` of linux/bpf.h.
+const BPF_LINK_UPDATE: libc::c_long = 29;
 /// `BPF_F_BEFORE` of linux/bpf.h; without another program, before all.
 const BPF_F_BEFORE: u32 = 1 << 3;
 
@@ -47,6 +49,15 @@ struct Create {
     relative: u32,
     padding: u32,
     expected_revision: u64,
+}
+
+/// The beginning of `union bpf_attr` for `BPF_LINK_UPDATE`.
+#[repr(C)]
+struct Update {
+    link: u32,
+    program: u32,
+    flags: u32,
+    old_program: u32,
 }
 
 /// The kernel has no TCX.
@@ -88,6 +99,24 @@ pub(super) fn attach_first(program: BorrowedFd<'_>, ifindex: u32, side: Side) ->
     }
     // SAFETY: on success the command returns a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
+}
+
+/// Has a link run another program from now on, in the same place: each packet is judged by one of the two.
+///
+/// # Errors
+///
+/// When the kernel refuses: `ENOLINK` where the interface is gone (`tcx_link_update`, Linux 6.6).
+pub(super) fn update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut update = Update {
+        link: link.as_raw_fd().cast_unsigned(),
+        program: program.as_raw_fd().cast_unsigned(),
+        flags: 0,
+        old_program: 0,
+    };
+    // SAFETY: the attributes are as `union bpf_attr` begins for this command, and their size goes with them.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_UPDATE, &raw mut update, size_of::<Update>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 const fn attach_type(side: Side) -> u32 {

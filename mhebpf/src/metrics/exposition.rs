@@ -117,6 +117,12 @@ impl Measures {
             "mhebpf_map_capacity",
             "Entries that a BPF map has room for.",
             self.maps.iter().map(|fill| (map(fill), u64::from(fill.capacity))),
+        )?;
+        families.gauge(
+            "mhebpf_interfaces_without_room",
+            "Interfaces that are not enforced as they should be, as the BPF maps have no room.",
+            None,
+            Some(self.without_room),
         )
     }
 

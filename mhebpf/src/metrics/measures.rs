@@ -21,6 +21,8 @@ pub struct Measures {
     pub next_hops: usize,
     /// How full the maps are.
     pub maps: Vec<Fill>,
+    /// How many interfaces have something that the maps have no room for.
+    pub without_room: usize,
     /// How many rules of policy routing are kept, and how many routes in their tables; `None` without steering.
     pub steering: Option<(usize, usize)>,
     /// How often the maps were brought in step with the host.

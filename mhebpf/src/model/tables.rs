@@ -1,8 +1,10 @@
 //! The tables that the programs decide from, computed from a [`Host`].
 
 mod blocks;
+mod entries;
 mod family;
 mod filter;
+mod fitting;
 mod inline;
 #[cfg(test)]
 mod scale;
@@ -22,7 +24,11 @@ use mhebpf_ebpf::{
     Owners, OwnersKey, Slot6, Unknown,
 };
 
-pub use self::family::{FamilyTables, Hops, WireAddress};
+pub use self::{
+    entries::Entries,
+    family::{FamilyTables, Hops, WireAddress},
+    fitting::{LeftOut, Missing, fit},
+};
 use super::{
     host::{Framing, Host, Link, LinkKind, prefix},
     next_hops,

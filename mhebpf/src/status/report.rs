@@ -147,6 +147,10 @@ fn head(status: &Status, colours: Colours) -> String {
             seconds(routes.compared)
         ));
     }
+    status.no_room.iter().take(LEFT_OUT).for_each(|each| line(&colours.paint(BAD, &each.why)));
+    if let Some(more @ 1..) = status.no_room.len().checked_sub(LEFT_OUT) {
+        line(&format!("and for {more} interfaces more (-o json shows all)"));
+    }
     if let Some(steering) = &status.steering {
         let Steering { rules, priority, protocol, tables, routes, redirected, .. } = steering;
         line(&format!(

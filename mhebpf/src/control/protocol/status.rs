@@ -41,6 +41,9 @@ pub struct Status {
     /// The routes, where they are so many that they are followed by their events; `null` where all are read at each change.
     #[serde(default)]
     pub routes: Option<FollowedRoutes>,
+    /// What the BPF maps have no room for, by interface.
+    #[serde(default)]
+    pub no_room: Vec<NoRoom>,
     /// The policy routing that is kept (`--steer rules`); `null` without.
     pub steering: Option<Steering>,
     /// The enforced interfaces, by ifindex.
@@ -78,6 +81,21 @@ pub struct Resynchronisations {
     pub interrupted_dumps: u64,
     /// Something failed, and was tried again.
     pub failures: u64,
+}
+
+/// What the BPF maps have no room for of an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoRoom {
+    /// Its name.
+    pub name: String,
+    /// Its index; 0 for the addresses of every interface.
+    pub ifindex: u32,
+    /// How many of its addresses and prefixes are missing: no interface is held to them.
+    pub addresses: usize,
+    /// Nothing is enforced on it.
+    pub unjudged: bool,
+    /// The same as a sentence, and what to do.
+    pub why: String,
 }
 
 /// The policy routing that is kept.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use aya::maps::{Array, HashMap, MapData, MapError};
-use mhebpf_ebpf::{DIRECT_IFACES, HIGH_IFACES, Iface};
+use mhebpf_ebpf::{DIRECT_IFACES, Iface};
 
 use super::{
     Failures, Source, removed,
@@ -89,7 +89,7 @@ impl IfaceMaps {
             return self.ifaces.set(*slot, Raw(iface), 0);
         }
         let slot = self.free.last().copied().unwrap_or(DIRECT_IFACES + self.used.len() as u32);
-        if slot == DIRECT_IFACES + HIGH_IFACES {
+        if slot == self.ifaces.len() {
             return Err(MapError::OutOfBounds { index: slot, max_entries: slot });
         }
         self.ifaces.set(slot, Raw(iface), 0)?;

@@ -122,6 +122,15 @@ impl ManyNextHops {
         }
     }
 
+    /// Tells all entries that are written, for another place to have them as well.
+    pub fn repeat(&self, leaves: &mut Leaves, write: &mut dyn FnMut(Change)) {
+        for (prefix, leaf) in leaves.by_prefix().iter() {
+            for (owner, hops) in self.entries_of(leaf.written).iter() {
+                write(Change { owner: *owner, prefix: *prefix, before: None, after: self.hops.get(*hops) });
+            }
+        }
+    }
+
     /// Finds the next hops of what there are routes of: those of a route like them to somewhere.
     fn learn(&mut self, leaves: &Leaves, uses: Vec<Use>) {
         let stand_in = |number: usize, each: Use| {

@@ -17,7 +17,7 @@ use crate::model::host::prefix;
 pub struct FamilyTables<A: Eq + Hash> {
     /// By single address.
     pub owners: HashMap<OwnersKey<A>, Owners>,
-    /// By prefix, and its length in bits.
+    /// By prefix, and its length in bits. Single addresses are here where there is no room for them above.
     pub prefixes: HashMap<(OwnersKey<A>, u8), Owners>,
     /// By owner, destination, and the destination's prefix length in bits.
     pub next_hops: HashMap<(NextHopKey<A>, u8), Hops>,
@@ -75,7 +75,7 @@ impl<A: WireAddress> FamilyTables<A> {
 
     /// The owners of the longest prefix that holds an address.
     pub fn owners_by_prefix(&self, key: &OwnersKey<A>) -> Option<&Owners> {
-        (0..A::BITS).rev().find_map(|length| {
+        (0..=A::BITS).rev().find_map(|length| {
             let key = OwnersKey { domain: key.domain, address: key.address.truncated(length) };
             self.prefixes.get(&(key, length))
         })

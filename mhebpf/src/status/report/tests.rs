@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     console::WIDTH,
-    control::protocol::{Former, InterfaceSteering, LeftOut, Policy, Resynchronisations},
+    control::protocol::{Former, InterfaceSteering, LeftOut, NoRoom, Policy, Resynchronisations},
     status::rates,
 };
 
@@ -67,6 +67,15 @@ fn status() -> Status {
         addresses: 6,
         next_hops: 4,
         routes: None,
+        no_room: vec![NoRoom {
+            name: "eth3_int".to_owned(),
+            ifindex: 5,
+            addresses: 9000,
+            unjudged: false,
+            why: "the BPF maps have no room: 9000 addresses of eth3_int may be used on all interfaces; free memory for \
+                  larger ones, or have fewer addresses and interfaces"
+                .to_owned(),
+        }],
         steering: Some(Steering {
             rules: 1,
             priority: 28_008,
