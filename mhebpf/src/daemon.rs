@@ -5,6 +5,7 @@ mod answers;
 mod attaching;
 mod blocks;
 mod flows;
+mod gone;
 mod judge;
 mod lasting;
 mod measures;
@@ -26,6 +27,7 @@ use tracing::{debug, error, info, warn};
 use self::{
     answers::History,
     blocks::GracePeriod,
+    gone::Gone,
     lasting::Lasting,
     pace::{Outcome, Pace, RETRY},
     signals::{Request, Signals},
@@ -101,11 +103,10 @@ async fn run_on(options: &RunOptions) -> Result<()> {
     if let Some(scrapes) = scrapes {
         scrapes.serve(control.asks());
     }
-    let (lasting, mut datapath, attachments) = Lasting::load(&fixed)?;
+    let (lasting, mut datapath, attachments, inherited) = Lasting::load(&fixed)?;
     if let Some(reports) = datapath.reports.take() {
         reports::follow(reports)?;
     }
-    let observed_before = observed(&datapath.counters.read()?);
     let mut daemon = Daemon {
         options,
         settings,
@@ -118,19 +119,22 @@ async fn run_on(options: &RunOptions) -> Result<()> {
         steerer: Steerer::connect()?,
         steering_told: false,
         datapath,
-        observed_before,
+        observed_before: 0,
         history: History::begin(),
         totals: metrics::Totals::default(),
         selection: None,
         remembered: Vec::new(),
         policies: BTreeMap::new(),
         names: BTreeMap::new(),
+        gone: Gone::default(),
         unproven: BTreeMap::new(),
         grace_period: GracePeriod::default(),
         ready: false,
         expires: None,
         neighbours: NeighbourEvents::default(),
     };
+    daemon.free_inherited(&inherited);
+    daemon.observed_before = observed(&daemon.all_counts()?);
     let outcome = match daemon.start(&mut dumper, &events) {
         Ok(pace) => daemon.keep_in_step(&mut dumper, &mut events, &mut signals, &mut control, pace).await,
         Err(error) => {
@@ -172,8 +176,10 @@ struct Daemon<'a> {
     selection: Option<Selection>,
     /// What is enforced now, by ifindex.
     policies: BTreeMap<u32, Policy>,
-    /// The last name of each interface that was ever enforced.
+    /// The last name of each interface that was ever enforced and is there, or was a moment ago.
     names: BTreeMap<u32, String>,
+    /// What was counted on those that are gone.
+    gone: Gone,
     /// Since when programs have been on interfaces that were not looked at for others of mhebpf yet.
     unproven: BTreeMap<u32, Instant>,
     /// The one that blocks of addresses wait for.
@@ -260,6 +266,10 @@ impl Daemon<'_> {
                 }
                 over = self.grace_period.over() => {
                     self.move_blocks(over);
+                    continue;
+                }
+                () = pace::at(self.gone.due()) => {
+                    self.free_some(dumper.last());
                     continue;
                 }
                 () = self.announcer.due() => {
@@ -383,6 +393,7 @@ impl Daemon<'_> {
         let selection = self.selector.select(&host);
         stop::check()?;
         self.let_go(&host, &selection.enforced);
+        self.note_gone(&host);
         self.policies = self.settings.policies(&host, &selection);
         let tables = Tables::new(&host, &self.policies);
         stop::check()?;
@@ -450,14 +461,25 @@ impl Daemon<'_> {
         }
     }
 
+    /// The lines of the summary, and how many packets were left alone that would not be.
+    fn summary(&self) -> Result<(Vec<String>, u64)> {
+        let name = |ifindex| self.names.get(&ifindex).cloned().unwrap_or_else(|| format!("if{ifindex}"));
+        let counts = self.counts()?.into_iter().map(|count| (name(count.ifindex), count));
+        let gone = self.gone.remembered();
+        let gone = gone.flat_map(|each| each.counts.iter().map(|count| (each.name.clone(), *count)));
+        let (_, earlier) = self.gone.earlier();
+        let earlier = earlier.into_iter().map(|count| (summary::OTHERS.to_owned(), count));
+        let counts: Vec<(String, Count)> = counts.chain(gone).chain(earlier).collect();
+        Ok((summary::lines(&counts, self.datapath.counters.lost()?), observed(&self.all_counts()?)))
+    }
+
     fn print_summary(&self) {
         // What was left out until now is told before.
         logging::flush();
-        match self.datapath.counters.read() {
-            Ok(counts) => {
-                let mut lines = summary::lines(&counts, &self.names);
+        match self.summary() {
+            Ok((mut lines, observed)) => {
                 if let Some(flows) = self.watch.flows() {
-                    let is_safe = self.settings.observes() && observed(&counts) == self.observed_before;
+                    let is_safe = self.settings.observes() && observed == self.observed_before;
                     lines.extend(if is_safe { vec!["safe to enforce".to_owned()] } else { flows.lines() });
                 }
                 logging::say(&(lines.join("\n") + "\n"));

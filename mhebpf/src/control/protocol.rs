@@ -14,8 +14,8 @@ pub use self::{
     judgement::{Crossing, Direction, Enforced, Judgement, Kind, Ruling},
     read::{Hop, Known, Owned as OwnedBy, Read},
     status::{
-        Chain, Counter, Former, Interface, InterfaceSteering, LeftOut, Owned, Policy, Resynchronisations,
-        Status, Steering,
+        Chain, Counter, Earlier, Former, Interface, InterfaceSteering, LeftOut, Owned, Policy,
+        Resynchronisations, Status, Steering,
     },
 };
 
