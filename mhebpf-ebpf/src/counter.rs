@@ -200,7 +200,12 @@ const DIRECT_COUNTED: u32 = 512;
 ///
 /// A redirect happens to each packet of a flow where the others happen to some, and the table of counters then costs as
 /// much as all other lookups together.
-pub const DIRECT_COUNTS: u32 = 2 * DIRECT_COUNTED;
+///
+/// The last place is [`LOST`].
+pub const DIRECT_COUNTS: u32 = LOST + 1;
+
+/// The place of the packets that could not be counted, as there was no room for their counter. This one always has its own.
+pub const LOST: u32 = 2 * DIRECT_COUNTED;
 
 impl CounterKey {
     /// The place among the [`DIRECT_COUNTS`], for a key that has one.
@@ -216,7 +221,7 @@ impl CounterKey {
         }
     }
 
-    /// The key of a place among the [`DIRECT_COUNTS`].
+    /// The key of a place before [`LOST`] among the [`DIRECT_COUNTS`].
     pub const fn of_direct(place: u32) -> Self {
         Self {
             ifindex: place / 2,
@@ -242,7 +247,7 @@ mod tests {
 
     #[test]
     fn each_direct_count_is_that_of_one_key() {
-        for place in 0..DIRECT_COUNTS {
+        for place in 0..LOST {
             assert_eq!(CounterKey::of_direct(place).direct(), Some(place));
         }
         let has_place = |ifindex, direction: Direction, family: Family, reason: Reason, observed| {

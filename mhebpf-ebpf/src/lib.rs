@@ -24,7 +24,7 @@ pub mod pinned;
 pub mod sample;
 
 pub use address::{Address, Ipv4, Ipv6};
-pub use counter::{CounterKey, DIRECT_COUNTS, Direction, Family, Reason};
+pub use counter::{CounterKey, DIRECT_COUNTS, Direction, Family, LOST, Reason};
 pub use decide::{Act, Action, AddressTables, Tables, Verdict};
 pub use filter::Filter;
 pub use iface::{

@@ -47,7 +47,7 @@ mod tests {
             DIRECT_COUNTS as usize,
             size_of::<State>(),
         ];
-        assert_eq!((LAYOUT, sizes), (5, [256, 65_536, 8, 20, 32, 16, 8, 20, 8, 65_536, 20, 8, 1024, 16]));
+        assert_eq!((LAYOUT, sizes), (5, [256, 65_536, 8, 20, 32, 16, 8, 20, 8, 65_536, 20, 8, 1025, 16]));
         assert_eq!((Reason::ALL[0].name(), Reason::ALL[17].name()), ("redirected", "icmp_rewritten"));
     }
 }

@@ -5,6 +5,7 @@ mod answers;
 mod attaching;
 mod blocks;
 mod flows;
+mod gone;
 mod growing;
 mod judge;
 mod lasting;
@@ -15,39 +16,38 @@ mod plan;
 mod reports;
 mod signals;
 mod steer;
+mod turns;
 mod watch;
 
-use std::{collections::BTreeMap, io, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result};
 use mhebpf_ebpf::Announce;
 use sd_notify::NotifyState;
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, MissedTickBehavior, interval, interval_at, sleep},
-};
+use tokio::{task::JoinHandle, time::Instant};
 use tracing::{debug, error, info, warn};
 
 use self::{
     answers::History,
     blocks::GracePeriod,
+    gone::Gone,
     growing::Growing,
     lasting::Lasting,
-    pace::{Outcome, Pace, RETRY},
+    pace::{Outcome, Pace},
     plan::Plan,
-    signals::{Request, Signals},
+    signals::Signals,
     watch::Watch,
 };
 use crate::{
     announce::Announcer,
     cli::RunOptions,
     control::Control,
-    datapath::{Attachments, Count, Datapath, Hook, Sizes},
+    datapath::{Attachments, Count, Datapath, Sizes},
     instance::Instance,
     logging::{self, Limit},
     metrics,
     model::{Policy, Route, Selection, Selector, next_hops::ManyNextHops, tables::Entries},
-    netlink::{Changed, Dumper, Events, FilterEvents, NeighbourEvents, Snapshot},
+    netlink::{Dumper, Events, NeighbourEvents, Snapshot},
     preflight,
     settings::{Fixed, Settings},
     steering::{Steerer, Wanted},
@@ -110,9 +110,8 @@ async fn run_on(options: &RunOptions) -> Result<()> {
     }
     let plan = Plan::make((&settings, &selector), &mut dumper, &events)?;
     let sizes = Sizes::for_entries(Entries::of(&plan.tables));
-    let (lasting, mut datapath, attachments) = Lasting::load(&fixed, sizes)?;
+    let (lasting, mut datapath, attachments, inherited) = Lasting::load(&fixed, sizes)?;
     let reporter = datapath.reports.take().map(reports::follow).transpose()?;
-    let observed_before = observed(&datapath.counters.read()?);
     let mut daemon = Daemon {
         options,
         settings,
@@ -128,13 +127,14 @@ async fn run_on(options: &RunOptions) -> Result<()> {
         reporter,
         plan: Some(plan),
         growing: Growing::default(),
-        observed_before,
+        observed_before: 0,
         history: History::begin(),
         totals: metrics::Totals::default(),
         selection: None,
         remembered: Vec::new(),
         policies: BTreeMap::new(),
         names: BTreeMap::new(),
+        gone: Gone::default(),
         unproven: BTreeMap::new(),
         grace_period: GracePeriod::default(),
         ready: false,
@@ -142,6 +142,8 @@ async fn run_on(options: &RunOptions) -> Result<()> {
         neighbours: NeighbourEvents::default(),
         next_hops: ManyNextHops::default(),
     };
+    daemon.free_inherited(&inherited);
+    daemon.observed_before = observed(&daemon.all_counts()?);
     let outcome = match daemon.start(&mut dumper, &events) {
         Ok(pace) => daemon.keep_in_step(&mut dumper, &mut events, &mut signals, &mut control, pace).await,
         Err(error) => {
@@ -188,8 +190,10 @@ struct Daemon<'a> {
     selection: Option<Selection>,
     /// What is enforced now, by ifindex.
     policies: BTreeMap<u32, Policy>,
-    /// The last name of each interface that was ever enforced.
+    /// The last name of each interface that was ever enforced and is there, or was a moment ago.
     names: BTreeMap<u32, String>,
+    /// What was counted on those that are gone.
+    gone: Gone,
     /// Since when programs have been on interfaces that were not looked at for others of mhebpf yet.
     unproven: BTreeMap<u32, Instant>,
     /// The one that blocks of addresses wait for.
@@ -201,26 +205,6 @@ struct Daemon<'a> {
     neighbours: NeighbourEvents,
     /// The next hops of routes that are followed.
     next_hops: ManyNextHops,
-}
-
-/// What is to be brought in step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Work {
-    /// All.
-    Host,
-    /// The next hops of routes that are followed.
-    Routes,
-}
-
-/// What a change means; routes that are followed are followed at once.
-fn work_of(changed: Changed, dumper: &mut Dumper, events: &mut Events) -> io::Result<Work> {
-    match changed {
-        Changed::Host => {
-            dumper.doubt_routes();
-            Ok(Work::Host)
-        }
-        Changed::Routes => Ok(if dumper.follow(events)? { Work::Host } else { Work::Routes }),
-    }
 }
 
 impl Daemon<'_> {
@@ -243,149 +227,6 @@ impl Daemon<'_> {
         }
         self.remove_leftovers(dumper.last());
         Ok(pace)
-    }
-
-    async fn keep_in_step(
-        &mut self,
-        dumper: &mut Dumper,
-        events: &mut Events,
-        signals: &mut Signals,
-        control: &mut Control,
-        mut pace: Pace,
-    ) -> Result<()> {
-        let mut cross_check = interval_at(Instant::now() + CROSS_CHECK, CROSS_CHECK);
-        cross_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut has_worked = true;
-        let mut filters = FilterEvents::default();
-        loop {
-            if self.attachments.hook() == Some(Hook::Clsact) && !filters.are_followed() {
-                match FilterEvents::subscribe() {
-                    Ok(subscribed) => filters = subscribed,
-                    // Without them the cross-check finds what has changed.
-                    Err(error) => debug!("{error:#}"),
-                }
-            }
-            let work = tokio::select! {
-                request = signals.next() => match request {
-                    Request::Stop => return Ok(()),
-                    Request::Reload => {
-                        self.reload();
-                        Work::Host
-                    }
-                },
-                _ = cross_check.tick() => {
-                    self.attachments.doubt();
-                    Work::Host
-                }
-                // Nothing tells of changes to chains of TCX; of those to filters netlink does.
-                _ = look.tick() => {
-                    self.warn_of_strangers();
-                    if !self.attachments.are_disturbed() {
-                        continue;
-                    }
-                    Work::Host
-                }
-                () = filters.changed() => {
-                    // Looked at with the next look: others may change theirs all the time.
-                    self.attachments.doubt();
-                    continue;
-                }
-                () = pace.retry() => Work::Host,
-                () = pace::at(self.expires) => Work::Host,
-                () = self.neighbours.changed() => Work::Host,
-                part = dumper.part() => if dumper.compare(part) { Work::Host } else { Work::Routes },
-                question = control.next() => {
-                    self.answer(question, dumper, events);
-                    continue;
-                }
-                () = self.watch.ready() => {
-                    self.show(dumper);
-                    continue;
-                }
-                over = self.grace_period.over() => {
-                    self.move_blocks(over);
-                    continue;
-                }
-                () = self.announcer.due() => {
-                    // An address may have moved, which the next synchronisation knows.
-                    if !events.is_pending() {
-                        self.announcer.go_on();
-                    }
-                    continue;
-                }
-                () = sleep(QUIET), if has_worked => {
-                    memory::give_back();
-                    has_worked = false;
-                    continue;
-                }
-                changed = events.changed() => match changed.and_then(|changed| work_of(changed, dumper, events)) {
-                    Ok(work) => work,
-                    Err(error) => {
-                        error!("receiving netlink events: {error}; subscribing anew");
-                        // Not at once: if it fails again, the log must not fill.
-                        tokio::select! {
-                            () = sleep(RETRY.0) => {}
-                            request = signals.next() => match request {
-                                Request::Stop => return Ok(()),
-                                Request::Reload => self.reload(),
-                            },
-                        }
-                        match Events::subscribe() {
-                            Ok(anew) => {
-                                self.history.keep(events);
-                                *events = anew;
-                            }
-                            Err(error) => error!("{error:#}"),
-                        }
-                        dumper.doubt_routes();
-                        Work::Host
-                    }
-                },
-            };
-            has_worked = true;
-            let started = Instant::now();
-            let result = match work {
-                Work::Host => {
-                    events.forget_pending();
-                    if let Err(error) = dumper.follow(events) {
-                        // The next event meets it again.
-                        debug!("following routes: {error}");
-                    }
-                    Some(self.synchronise_and_note(dumper, events))
-                }
-                Work::Routes => match self.follow_routes(dumper) {
-                    // What else may be behind is so still.
-                    Ok(()) => None,
-                    Err(error) => Some(Err(error)),
-                },
-            };
-            // The signal is there, and is the next thing that is met with.
-            if let Some(result) = result
-                && !stop::is_asked()
-            {
-                pace.note(result);
-            }
-            self.have_blocks_moved();
-            // At most half of the time is spent synchronising, however long a burst of changes is.
-            let rest = sleep(started.elapsed());
-            tokio::pin!(rest);
-            loop {
-                tokio::select! {
-                    () = &mut rest => break,
-                    question = control.next() => self.answer(question, dumper, events),
-                    () = self.watch.ready() => self.show(dumper),
-                    request = signals.next() => match request {
-                        Request::Stop => return Ok(()),
-                        Request::Reload => {
-                            self.reload();
-                            pace.at_once();
-                        }
-                    },
-                }
-            }
-        }
     }
 
     fn show(&mut self, dumper: &Dumper) {
@@ -451,6 +292,7 @@ impl Daemon<'_> {
         self.expires = expires.map(|left| at + left + EXPIRED);
         self.neighbours.follow(choices, &host.unreachable)?;
         self.let_go(&host, &selection.enforced);
+        self.note_gone(&host);
         self.policies = policies;
         let tables = self.make_room(&host, dumper, tables)?;
         let mut written = self.datapath.maps.write(&tables);
@@ -527,14 +369,25 @@ impl Daemon<'_> {
         }
     }
 
+    /// The lines of the summary, and how many packets were left alone that would not be.
+    fn summary(&self) -> Result<(Vec<String>, u64)> {
+        let name = |ifindex| self.names.get(&ifindex).cloned().unwrap_or_else(|| format!("if{ifindex}"));
+        let counts = self.counts()?.into_iter().map(|count| (name(count.ifindex), count));
+        let gone = self.gone.remembered();
+        let gone = gone.flat_map(|each| each.counts.iter().map(|count| (each.name.clone(), *count)));
+        let (_, earlier) = self.gone.earlier();
+        let earlier = earlier.into_iter().map(|count| (summary::OTHERS.to_owned(), count));
+        let counts: Vec<(String, Count)> = counts.chain(gone).chain(earlier).collect();
+        Ok((summary::lines(&counts, self.datapath.counters.lost()?), observed(&self.all_counts()?)))
+    }
+
     fn print_summary(&self) {
         // What was left out until now is told before.
         logging::flush();
-        match self.datapath.counters.read() {
-            Ok(counts) => {
-                let mut lines = summary::lines(&counts, &self.names);
+        match self.summary() {
+            Ok((mut lines, observed)) => {
                 if let Some(flows) = self.watch.flows() {
-                    let is_safe = self.settings.observes() && observed(&counts) == self.observed_before;
+                    let is_safe = self.settings.observes() && observed == self.observed_before;
                     lines.extend(if is_safe { vec!["safe to enforce".to_owned()] } else { flows.lines() });
                 }
                 logging::say(&(lines.join("\n") + "\n"));

@@ -1,50 +1,39 @@
-//! A table of counters that is full costs the daemon no time.
+//! A table of counters that is full costs the daemon no time, and what it can't count is told.
 
-#[expect(dead_code, reason = "sums are enough")]
+mod counted;
 mod openmetrics;
-#[expect(dead_code, reason = "nothing is violated")]
+#[expect(dead_code, reason = "little is violated")]
 mod scrape;
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
-use aya::maps::{Map, MapData, MapInfo, PerCpuHashMap, PerCpuValues};
-use mhebpf_tests::{Daemon, Lab, scaled};
+use anyhow::{Result, ensure};
+use aya::maps::PerCpuValues;
+use counted::{counters, status};
+use mhebpf_tests::{Daemon, Lab, Mac, scaled};
 use scrape::{scrape, start};
 
 /// How long a scrape may take: it is the daemon's loop that reads the counters.
 const PROMPT: Duration = scaled(Duration::from_millis(400));
 
-type Counters = PerCpuHashMap<MapData, u64, u64>;
-
-fn counters(daemon: &Daemon) -> Result<Counters> {
-    let mut found = None;
-    for entry in fs::read_dir(format!("/proc/{}/fdinfo", daemon.pid()))? {
-        let info = fs::read_to_string(entry?.path()).unwrap_or_default();
-        let Some(id) = info.lines().find_map(|line| line.strip_prefix("map_id:")) else { continue };
-        let id = id.trim().parse()?;
-        if MapInfo::from_id(id)?.name_as_str() == Some("COUNTERS") {
-            found = Some(Map::PerCpuHashMap(MapData::from_id(id)?).try_into()?);
-        }
+/// Fills the table with counters of interfaces that there are not, and returns how many those are.
+fn fill(daemon: &Daemon) -> Result<u64> {
+    let mut counters = counters(daemon)?;
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+    let mut added = 0_u64;
+    // The index is in the first four bytes.
+    while counters.insert((100_000 + added).to_le(), PerCpuValues::try_from(vec![1; cpus])?, 0).is_ok() {
+        added += 1;
     }
-    found.context("the daemon has no map COUNTERS")
+    ensure!(added > 60_000, "{added} entries");
+    Ok(added)
 }
 
 #[test]
 fn a_full_table_is_read_at_once() -> Result<()> {
     let lab = Lab::builder().links(2).build()?;
     let daemon = start(&lab, &[])?;
-    let mut counters = counters(&daemon)?;
-    let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
-    // Of interfaces that there are not: their indices are in the first four bytes.
-    let mut added = 0_u64;
-    while counters.insert((100_000 + added).to_le(), PerCpuValues::try_from(vec![1; cpus])?, 0).is_ok() {
-        added += 1;
-    }
-    ensure!(added > 60_000, "{added} entries");
+    let added = fill(&daemon)?;
     let mut fastest = Duration::MAX;
     for _ in 0..5 {
         let begin = Instant::now();
@@ -54,5 +43,25 @@ fn a_full_table_is_read_at_once() -> Result<()> {
     }
     ensure!(fastest < PROMPT, "a scrape takes {fastest:?}");
     daemon.stop()?;
+    lab.finish()
+}
+
+#[test]
+fn what_a_full_table_does_not_count_is_told() -> Result<()> {
+    let lab = Lab::builder().links(2).build()?;
+    let daemon = start(&lab, &[])?;
+    let lost = || scrape(&lab.host)?.value("mhebpf_counts_lost_total");
+    assert_eq!((lost()?, status(&lab)?["counts_lost"].as_u64()), (0.0, Some(0)));
+    fill(&daemon)?;
+    for _ in 0..3 {
+        lab.ask(1, lab.address(0), Mac::BROADCAST)?;
+    }
+    lab.fence()?;
+    ensure!(lost()? >= 3.0, "{} are lost", lost()?);
+    ensure!(status(&lab)?["counts_lost"].as_u64() >= Some(3), "status tells");
+    let said = Daemon::command(&lab.host)?.arg("status").output()?.stdout;
+    ensure!(String::from_utf8_lossy(&said).contains("not counted: "), "in words too");
+    let end = daemon.stop()?.stderr;
+    ensure!(end.contains("packets more were not counted"), "so does the summary");
     lab.finish()
 }

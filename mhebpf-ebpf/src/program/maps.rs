@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use mhebpf_ebpf::{
     AddressTables, CounterKey, DIRECT_COUNTS as DIRECT_COUNTS_LENGTH, DIRECT_IFACES, Filter, FurtherOwnerKey,
-    HIGH_IFACES, HOPS as HOPS_LENGTH, Iface, Ipv4, Ipv6, Neighbour, NextHopKey, NextHops, Owners, OwnersKey,
-    Sample, Sampler, State, Tables,
+    HIGH_IFACES, HOPS as HOPS_LENGTH, Iface, Ipv4, Ipv6, LOST, Neighbour, NextHopKey, NextHops, Owners,
+    OwnersKey, Sample, Sampler, State, Tables,
     filter::{Bit, WORDS},
 };
 
@@ -87,7 +87,7 @@ static HOPS: Array<Neighbour> = Array::with_max_entries(HOPS_LENGTH, 0);
 #[map]
 static COUNTERS: PerCpuHashMap<CounterKey, u64> = PerCpuHashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// Counts that are found without hashing, by [`CounterKey::direct`].
+/// Counts that are found without hashing, by [`CounterKey::direct`], and [`LOST`].
 #[map]
 static DIRECT_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DIRECT_COUNTS_LENGTH, 0);
 
@@ -195,23 +195,26 @@ address_tables!(Ipv6, OWNERS6, PREFIXES6, NEXT_HOPS6);
 /// Adds one to a counter of this CPU.
 #[inline(always)]
 pub(super) fn count(key: &CounterKey) {
-    if let Some(counter) = counter(key) {
-        // SAFETY: the slot belongs to this CPU, and classifiers of one CPU and direction do not interrupt
-        // each other; where an egress program interrupts another (a softirq), a count can be lost, which is
-        // worth less than an atomic here.
-        unsafe { ptr::write(counter, ptr::read(counter) + 1) };
-    } else {
-        // A full table loses counts, never packets.
-        let _ = COUNTERS.insert(key, 1, 0);
+    let place = match key.direct() {
+        Some(place) => place,
+        None => match COUNTERS.get_ptr_mut(key) {
+            Some(counter) => return add_one(counter),
+            None if COUNTERS.insert(key, 1, 0).is_ok() => return,
+            // A full table loses counts, never packets.
+            None => LOST,
+        },
+    };
+    if let Some(counter) = DIRECT_COUNTS.get_ptr_mut(place) {
+        add_one(counter);
     }
 }
 
 #[inline(always)]
-fn counter(key: &CounterKey) -> Option<*mut u64> {
-    match key.direct() {
-        Some(place) => DIRECT_COUNTS.get_ptr_mut(place),
-        None => COUNTERS.get_ptr_mut(key),
-    }
+fn add_one(counter: *mut u64) {
+    // SAFETY: the slot belongs to this CPU, and classifiers of one CPU and direction do not interrupt
+    // each other; where an egress program interrupts another (a softirq), a count can be lost, which is
+    // worth less than an atomic here.
+    unsafe { ptr::write(counter, ptr::read(counter) + 1) };
 }
 
 /// The sampler of this CPU and direction, if somebody watches and the rate admits one more.

@@ -14,8 +14,8 @@ pub use self::{
     judgement::{Crossing, Direction, Enforced, Judgement, Kind, Ruling},
     read::{Hop, Known, Owned as OwnedBy, Read},
     status::{
-        Chain, Counter, FollowedRoutes, Former, Interface, InterfaceSteering, LeftOut, NoRoom, Owned, Policy,
-        Resynchronisations, Status, Steering,
+        Chain, Counter, Earlier, FollowedRoutes, Former, Interface, InterfaceSteering, LeftOut, NoRoom,
+        Owned, Policy, Resynchronisations, Status, Steering,
     },
 };
 

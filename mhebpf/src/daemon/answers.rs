@@ -14,8 +14,8 @@ use crate::{
     control::{
         Answer, Question,
         protocol::{
-            Chain, Counter, FollowedRoutes, Former, Interface, InterfaceSteering, LeftOut, NoRoom, Owned,
-            Resynchronisations, Status, Steering, counters_by_interface,
+            Chain, Counter, Earlier, FollowedRoutes, Former, Interface, InterfaceSteering, LeftOut, NoRoom,
+            Owned, Resynchronisations, Status, Steering, counters_by_interface,
         },
     },
     datapath::Count,
@@ -135,14 +135,23 @@ impl Daemon<'_> {
     /// When links, addresses, routes or counters can't be read.
     pub(super) fn status(&mut self, dumper: &mut Dumper, events: &Events) -> Result<Status> {
         let host = dumper.look()?;
-        let counts = self.datapath.counters.read()?;
-        let steering = self.steerer.is_keeping().then(|| self.steering(&host, &counts));
+        let counts = self.counts()?;
+        let steering = match self.steerer.is_keeping() {
+            true => Some(self.steering(&host, &self.all_counts()?)),
+            false => None,
+        };
         let mut counts = counters_by_interface(counts);
         let interfaces = self.interfaces(&host, &mut counts);
         let tables = self.datapath.maps.written();
         let name = |ifindex| self.names.get(&ifindex).cloned().unwrap_or_else(|| format!("if{ifindex}"));
         let former =
             counts.into_iter().map(|(ifindex, counters)| Former { name: name(ifindex), ifindex, counters });
+        let gone = self.gone.remembered().map(|gone| Former {
+            name: gone.name.clone(),
+            ifindex: gone.ifindex,
+            counters: gone.counts.iter().copied().map(Counter::from).collect(),
+        });
+        let (earlier, earlier_counts) = self.gone.earlier();
         let left_out = self.selection.iter().flat_map(|selection| &selection.left_out);
         Ok(Status {
             schema: Status::SCHEMA,
@@ -184,7 +193,12 @@ impl Daemon<'_> {
                 .collect(),
             steering,
             interfaces,
-            former: former.collect(),
+            former: former.chain(gone).collect(),
+            earlier: Earlier {
+                interfaces: earlier,
+                counters: earlier_counts.into_iter().map(Counter::from).collect(),
+            },
+            counts_lost: self.datapath.counters.lost()?,
         })
     }
 

@@ -37,6 +37,7 @@ impl Daemon<'_> {
         for (ifindex, standing) in standings.iter().copied() {
             let Some(link) = host.links.get(&ifindex) else {
                 self.attachments.forget(ifindex);
+                self.gone.note(ifindex);
                 continue;
             };
             if self.is_let_go(ifindex, &link.name, standing) {
@@ -63,6 +64,7 @@ impl Daemon<'_> {
                 if !is_there(ifindex, name) || self.attachments.is_called_otherwise(ifindex, name) =>
             {
                 self.attachments.forget(ifindex);
+                self.gone.note(ifindex);
                 false
             }
             Standing::Gone => {
@@ -83,6 +85,7 @@ impl Daemon<'_> {
             .iter()
             .map(named)
             .partition(|(ifindex, _)| self.attachments.contains(*ifindex));
+        self.begin_at_zero(&new);
         let results = self.attachments.attach(&mut self.datapath.programs, &new);
         let mut result = Ok(());
         let mut enforced = Vec::new();
@@ -98,7 +101,7 @@ impl Daemon<'_> {
                 Err(error) => result = Err(error.context(format!("enforcing on {name}"))),
             }
         }
-        self.names.extend(attached.into_iter().chain(new));
+        self.note_names(attached.into_iter().chain(new));
         (enforced, result)
     }
 

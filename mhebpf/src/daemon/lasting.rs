@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 use crate::{
     datapath::{Attachments, Datapath, Hook, Sizes, StateMap, expedited, load_into, reports},
     model::Host,
-    pins::{self, Generation, Pins},
+    pins::{self, Generation, Pinned, Pins},
     settings::Fixed,
     usage::UsageError,
 };
@@ -27,19 +27,20 @@ pub(super) struct Lasting {
 }
 
 impl Lasting {
-    /// Loads the programs, with maps of these sizes. What is in force, of an earlier start, stays so.
+    /// Loads the programs, with maps of these sizes. What is in force, of an earlier start, stays so: the links that it has.
     ///
     /// # Errors
     ///
     /// When the kernel refuses them, or there is no BPF file system to pin them in. [`UsageError`] for a hook that can't be
     /// pinned.
-    pub(super) fn load(fixed: &Fixed, sizes: Sizes) -> Result<(Self, Datapath, Attachments)> {
+    pub(super) fn load(fixed: &Fixed, sizes: Sizes) -> Result<(Self, Datapath, Attachments, Vec<Pinned>)> {
         let (hook, is_trial) = (fixed.hook, fixed.run_for.is_some());
         let reporting = reports::are_shown();
         let Some(directory) = &fixed.pin else {
             refuse_leftovers()?;
             let lasting = Self { pinned: None, is_trial, takes_over: false, settled: true, noted: false };
-            return Ok((lasting, load_into(reporting, None, Some(sizes))?, Attachments::new(hook)));
+            let datapath = load_into(reporting, None, Some(sizes))?;
+            return Ok((lasting, datapath, Attachments::new(hook), Vec::new()));
         };
         if hook == Hook::Clsact {
             return Err(UsageError::new(
@@ -50,7 +51,8 @@ impl Lasting {
         let pins = Pins::open(directory)?;
         pins.remove_dead_neighbours();
         let generation = pins.begin()?;
-        let taken_over = pins.links()?.len();
+        let inherited = pins.links()?;
+        let taken_over = inherited.len();
         if taken_over > 0 {
             info!("{taken_over} pinned links of an earlier run are in force: taking them over");
         }
@@ -60,7 +62,7 @@ impl Lasting {
         let lasting =
             Self { pinned: Some((pins, generation)), is_trial, takes_over, settled: false, noted: false };
         match loaded {
-            Ok(datapath) => Ok((lasting, datapath, attachments)),
+            Ok(datapath) => Ok((lasting, datapath, attachments, inherited)),
             Err(error) => {
                 lasting.give_up(&attachments);
                 Err(error)

@@ -50,6 +50,7 @@ impl Daemon<'_> {
             in_step: history.is_in_step && !events.is_pending(),
             last_in_step: history.in_step_at.map(since_1970),
             last_in_step_age: history.in_step.map(|at| at.elapsed().as_secs_f64()),
+            counts_lost: self.datapath.counters.lost()?,
             suppressed_samples: self.datapath.samples.suppressed().context("measuring")?,
             log_lines_dropped: logging::left_out(),
             started: since_1970(history.started_at),

@@ -45,7 +45,7 @@ impl Daemon<'_> {
         let was_keeping = self.steerer.is_keeping();
         let kept = self.steerer.keep(wants, host, || Steering::new(host, policies), placed, exact);
         if !was_keeping && self.steerer.is_keeping() {
-            let counts = self.datapath.counters.read();
+            let counts = self.all_counts();
             self.history.redirected_before = counts.map_or(0, |counts| answers::redirected(&counts));
         }
         match kept {

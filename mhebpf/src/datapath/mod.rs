@@ -21,6 +21,7 @@ mod state;
 mod tcx;
 
 pub use attach::{Attachments, Hook};
+pub use batch::Position;
 pub use capacity::Capacities;
 pub use chain::{Place, Strangers, program_names};
 pub use clsact::{clear_leftovers, is_filter, is_there, remove_leftovers, with_leftovers};

@@ -58,6 +58,12 @@ impl Measures {
             self.packets.iter().map(|(series, packets)| (labels(series), *packets)),
         )?;
         families.counter(
+            "mhebpf_counts_lost",
+            "Packets that did not simply pass and could not be counted, as the table of counters had no room.",
+            None,
+            self.counts_lost,
+        )?;
+        families.counter(
             "mhebpf_samples_suppressed",
             "Packets that were not shown to monitors, for the rate or for a lack of room.",
             None,

@@ -43,6 +43,8 @@ pub struct Measures {
     pub last_in_step: Option<f64>,
     /// How long ago that was, in seconds.
     pub last_in_step_age: Option<f64>,
+    /// How many packets could not be counted.
+    pub counts_lost: u64,
     /// How many packets were not shown to monitors while there were any.
     pub suppressed_samples: u64,
     /// How many lines of the log could not be written.

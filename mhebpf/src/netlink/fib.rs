@@ -111,7 +111,7 @@ impl Fib {
             (Some(leaf), Some(known)) if known == *leaf || !self.leaves.is_of(to, generation) => {
                 self.leaves.insert(leaf.clone(), generation);
             }
-            _ => self.add_other(route, |list| list.len()),
+            _ => self.add_other(route, Vec::len),
         }
     }
 

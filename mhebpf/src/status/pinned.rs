@@ -51,6 +51,8 @@ pub(super) struct Lasting {
     pub interfaces: Vec<Interface>,
     /// The addresses that every interface owns.
     pub host_wide: Vec<String>,
+    /// How many packets could not be counted, as the table of counters had no room.
+    pub counts_lost: u64,
 }
 
 /// An enforced interface.
@@ -113,6 +115,7 @@ pub(super) fn read(named: Option<&Path>) -> Result<Option<Lasting>> {
         next_hops: tables.ipv4.next_hops.len() + tables.ipv6.next_hops.len(),
         interfaces: interfaces.into_values().collect(),
         host_wide: host_wide(&tables),
+        counts_lost: maps.counters.lost()?,
     }))
 }
 

@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 
 use crate::{
     console::{Colours, wrap},
-    control::protocol::{Chain, Counter, Interface, LeftOut, Owned, Status, Steering},
+    control::protocol::{Chain, Counter, Earlier, Interface, LeftOut, Owned, Status, Steering},
     model::reasons::Rule,
 };
 
@@ -68,6 +68,16 @@ pub(super) fn text(status: &Status, colours: Colours) -> String {
     if let Some(more @ 1..) = status.former.len().checked_sub(INTERFACES) {
         let _ = writeln!(text, "\nand {more} more that are not enforced any more (-o json shows all)");
     }
+    let Earlier { interfaces: earlier @ 1.., counters } = &status.earlier else { return text };
+    let packets: u64 = counters.iter().map(|counter| counter.packets).sum();
+    text.push('\n');
+    text += &wrap(
+        &format!(
+            "and {earlier} that are gone for longer, with {packets} packets in all (-o json shows which)"
+        ),
+        "",
+        "  ",
+    );
     text
 }
 
@@ -151,6 +161,9 @@ fn head(status: &Status, colours: Colours) -> String {
     if let Some(more @ 1..) = status.no_room.len().checked_sub(LEFT_OUT) {
         line(&format!("and for {more} interfaces more (-o json shows all)"));
     }
+    if let Some(lost) = lost(status.counts_lost, colours) {
+        line(&lost);
+    }
     if let Some(steering) = &status.steering {
         let Steering { rules, priority, protocol, tables, routes, redirected, .. } = steering;
         line(&format!(
@@ -168,6 +181,12 @@ fn head(status: &Status, colours: Colours) -> String {
         }
     }
     text
+}
+
+/// What is said of packets that could not be counted.
+pub(super) fn lost(packets: u64, colours: Colours) -> Option<String> {
+    let not = colours.paint(BAD, "not counted");
+    (packets > 0).then(|| format!("{not}: {packets} packets, as the table of counters had no room"))
 }
 
 fn of_interface(interface: &Interface, colours: Colours) -> String {

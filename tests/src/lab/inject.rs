@@ -36,6 +36,15 @@ impl Lab {
         send(&self.host, &self.host_sender, &format!("eth{port}_int"), frame)
     }
 
+    /// The same through any interface of the host.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it is down.
+    pub fn send_through(&self, interface: &str, frame: &[u8]) -> Result<()> {
+        send(&self.host, &self.host_sender, interface, frame)
+    }
+
     /// From the peer to the host's interface.
     pub fn inward(&self, port: usize) -> Stations {
         Stations { source: self.peer_mac(port), destination: self.mac(port) }

@@ -54,6 +54,12 @@ pub struct Status {
     pub left_out: Vec<LeftOut>,
     /// Interfaces that were enforced once, and on which something was counted.
     pub former: Vec<Former>,
+    /// Interfaces that have been gone for longer than the last 64 of those.
+    #[serde(default)]
+    pub earlier: Earlier,
+    /// How many packets could not be counted, as the table of counters had no room.
+    #[serde(default)]
+    pub counts_lost: u64,
 }
 
 impl Status {
@@ -230,18 +236,33 @@ pub struct Former {
     pub counters: Vec<Counter>,
 }
 
-/// Puts counters into words, by ifindex.
-pub(crate) fn counters_by_interface(counts: Vec<Count>) -> BTreeMap<u32, Vec<Counter>> {
-    let mut by_interface: BTreeMap<u32, Vec<Counter>> = BTreeMap::new();
-    for count in counts {
-        by_interface.entry(count.ifindex).or_default().push(Counter {
+/// Interfaces that are gone, added up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Earlier {
+    /// How many had counts.
+    pub interfaces: u64,
+    /// What was counted.
+    pub counters: Vec<Counter>,
+}
+
+impl From<Count> for Counter {
+    fn from(count: Count) -> Self {
+        Self {
             direction: count.direction.name().to_owned(),
             family: count.family.name().to_owned(),
             reason: count.reason.name().to_owned(),
             observed: count.observed,
             packets: count.packets,
             rate: None,
-        });
+        }
+    }
+}
+
+/// Puts counters into words, by ifindex.
+pub(crate) fn counters_by_interface(counts: Vec<Count>) -> BTreeMap<u32, Vec<Counter>> {
+    let mut by_interface: BTreeMap<u32, Vec<Counter>> = BTreeMap::new();
+    for count in counts {
+        by_interface.entry(count.ifindex).or_default().push(count.into());
     }
     by_interface
 }

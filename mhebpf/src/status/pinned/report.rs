@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{Interface, Lasting};
 use crate::{
     console::{Colours, wrap},
-    status::report::{ADDRESSES, BAD, NAME, counters, seconds},
+    status::report::{ADDRESSES, BAD, NAME, counters, lost, seconds},
 };
 
 /// Lines of at most 80 columns.
@@ -22,6 +22,9 @@ pub(in crate::status) fn text(lasting: &Lasting, colours: Colours) -> String {
     ));
     line(&format!("pinned in {}", lasting.directory));
     line(&format!("{} local addresses, {} next hops", lasting.addresses, lasting.next_hops));
+    if let Some(lost) = lost(lasting.counts_lost, colours) {
+        line(&lost);
+    }
     line("`mhebpf run --pin` takes it over, `mhebpf unload` takes it off");
     for interface in &lasting.interfaces {
         text.push('\n');
@@ -93,9 +96,12 @@ mod tests {
             next_hops: 2,
             interfaces: vec![interface],
             host_wide: vec!["203.0.113.9".to_owned()],
+            counts_lost: 5,
         };
         let text = text(&lasting, Colours::Off);
-        for part in ["1h 1m 1s ago", "on egress only", "is gone (7)", "as last written"] {
+        for part in
+            ["1h 1m 1s ago", "on egress only", "is gone (7)", "as last written", "not counted: 5 packets"]
+        {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     console::WIDTH,
-    control::protocol::{Former, InterfaceSteering, LeftOut, NoRoom, Policy, Resynchronisations},
+    control::protocol::{Earlier, Former, InterfaceSteering, LeftOut, NoRoom, Policy, Resynchronisations},
     status::rates,
 };
 
@@ -100,6 +100,8 @@ fn status() -> Status {
             ifindex: 9,
             counters: vec![counter("no_route", 1, false)],
         }],
+        earlier: Earlier { interfaces: 1936, counters: vec![counter("no_route", 5808, false)] },
+        counts_lost: 3,
     }
 }
 
