@@ -4,7 +4,7 @@ mod hops;
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use hops::{OWNER, ROUTERS, ROUTERS6, Sender, destinations, hops, know, lab, shares, wait_all_by};
 use mhebpf_tests::{Daemon, Family, Lab, PATIENCE, lab::Router, wait_until};
 
@@ -183,8 +183,17 @@ fn a_gateway_that_answers_again_gets_its_flows_back() -> Result<()> {
     add_default(&lab, family, [1, 1])?;
     let daemon = lab.mhebpf(&["--no-announce"])?;
     let (to, from) = (destinations(family, 64), lab.address(OWNER));
-    // It is there all the while, but the host was told otherwise.
+    let first = hops(&lab, Sender::Redirected, from, &to)?;
+    let by_it =
+        to.iter().find(|to| first.get(to) == Some(&(OWNER, routers[0].mac))).context("a flow by it")?;
+    // It is there all the while, but the host was told otherwise. Packets to it would find out, so none are sent yet.
     lab.host.ip(&format!("neighbour replace {} dev eth1_int nud failed", ROUTERS[0]))?;
+    wait_until("the gateway to be left out", PATIENCE, || {
+        let mut explain = Daemon::command(&lab.host)?;
+        explain.args(["explain", "--egress", "eth0_int", "--src", &from.to_string()]);
+        let said = explain.args(["--dst", &by_it.to_string()]).output()?.stdout;
+        Ok(String::from_utf8_lossy(&said).contains(&format!("next hop {};", ROUTERS[1])).then_some(()))
+    })?;
     wait_all_by(&lab, Sender::Redirected, from, &to, (OWNER, routers[1].mac))?;
     let known =
         format!("neighbour replace {} lladdr {} dev eth1_int nud reachable", ROUTERS[0], routers[0].mac);

@@ -132,7 +132,8 @@ pub(crate) fn wait_all_by(
 ) -> Result<Duration> {
     let start = Instant::now();
     let mut last = BTreeMap::new();
-    wait_until(&format!("all by {way:?}"), PATIENCE, || {
+    // A gateway that does not answer is found out three seconds after each time that it is tried.
+    wait_until(&format!("all by {way:?}"), PATIENCE * 3, || {
         last = shares(&hops(lab, sender, from, to)?);
         Ok((last == BTreeMap::from([(way, to.len())])).then_some(()))
     })
