@@ -283,7 +283,7 @@ impl Daemon<'_> {
     /// done, unless the daemon is told to end meanwhile.
     fn synchronise(&mut self, dumper: &mut Dumper, events: &Events) -> Result<Outcome> {
         let started = Instant::now();
-        let plan = match self.plan.take().filter(|plan| plan.holds(events)) {
+        let plan = match self.plan.take().filter(|plan| plan.holds(dumper, events)) {
             Some(plan) => plan,
             None => Plan::make((&self.settings, &self.selector), dumper, events)?,
         };

@@ -37,7 +37,7 @@ fn a_moved_address_is_right_while_a_route_flaps() -> Result<()> {
     let daemon = lab.mhebpf(&["--no-announce"])?;
     let address = Ipv4Addr::new(192, 168, 2, 1);
     lab.add_address(1, address)?;
-    lab.wait_in_step(1, 0)?;
+    lab.wait_until_it_leaves_by(0, address, &[1])?;
     let flapping = Flapping::start(&lab)?;
     let mut times = Vec::new();
     for step in 0..8 {

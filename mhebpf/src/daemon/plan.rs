@@ -43,8 +43,10 @@ impl Plan {
         Ok(Self { at, snapshot, selection, policies, tables })
     }
 
-    /// Whether nothing has changed since. Neighbours are not followed yet where they matter.
-    pub(super) fn holds(&self, events: &Events) -> bool {
-        self.snapshot.exact && self.snapshot.choices.is_empty() && !events.is_pending()
+    /// Whether nothing has changed since. Neighbours are not followed yet where they matter; routes that are followed have events of
+    /// their own, and another look is quick then.
+    pub(super) fn holds(&self, dumper: &mut Dumper, events: &Events) -> bool {
+        let knows = self.snapshot.exact && self.snapshot.choices.is_empty() && dumper.leaves().is_none();
+        knows && !events.is_pending()
     }
 }
