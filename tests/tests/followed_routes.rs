@@ -230,6 +230,8 @@ fn what_is_followed_is_what_there_is() -> Result<()> {
     // So that the table matters.
     ns.ip("rule add from 10.0.0.2 table 100")?;
     for seed in 1..3 {
+        // Then events say of nexthop objects no more than their numbers.
+        ns.sysctl("net.ipv4.nexthop_compat_mode", if seed == 1 { "1" } else { "0" })?;
         let run =
             || Builder::new_current_thread().enable_all().build()?.block_on(follow(&ns, &mut Random(seed)));
         ns.run(run).with_context(|| format!("seed {seed}"))?;

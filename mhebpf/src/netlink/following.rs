@@ -126,6 +126,7 @@ impl Following {
         if !is_whole {
             debug!("events of routes were lost: they are dumped");
             fib.in_doubt = true;
+            tables.nexthops.borrow_mut().are_stale = true;
         }
         if fib.in_doubt && self.doubted.is_none() {
             self.doubt();
@@ -282,6 +283,7 @@ fn event(
     let kind = message.message_type();
     if !matches!(kind, NEW_ROUTE | DEL_ROUTE) {
         // A nexthop object: what routes have it is not said.
+        tables.nexthops.borrow_mut().are_stale = true;
         return Some(RouteEvent::Unclear);
     }
     let header = RouteHeader::parse(message.payload()).ok()?;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use tracing::warn;
 
 use super::raw::{ask, attributes, number};
 use crate::model::Hop;
@@ -38,6 +39,8 @@ pub(super) struct Nexthops {
     objects: HashMap<u32, Object>,
     /// Some routes say no more than the number of an object.
     pub(super) are_needed: bool,
+    /// They have changed since they were read, and are read again when the next one is needed.
+    pub(super) are_stale: bool,
 }
 
 /// A nexthop object.
@@ -58,6 +61,7 @@ impl Nexthops {
     pub(super) fn read(&mut self) -> io::Result<()> {
         let messages = ask(NETLINK_ROUTE, RTM_GETNEXTHOP, true, &[0; NHMSG])?;
         self.objects = messages.iter().filter_map(|message| object(message)).collect();
+        self.are_stale = false;
         Ok(())
     }
 
@@ -77,6 +81,11 @@ impl Nexthops {
     /// objects are needed.
     pub(super) fn resolve(&mut self, id: u32, hops: &mut Vec<Hop>) {
         self.are_needed = true;
+        if self.are_stale
+            && let Err(error) = self.read_if_there_are()
+        {
+            warn!("reading the nexthop objects of the host: {error}");
+        }
         let members = match self.objects.get(&id) {
             Some(Object::Single(..)) => vec![(id, 1)],
             Some(Object::Group(members)) => members.clone(),
@@ -145,7 +154,7 @@ mod tests {
 
     fn resolved(messages: &[Vec<u8>], id: u32) -> Vec<(Option<IpAddr>, u16)> {
         let objects = messages.iter().filter_map(|message| object(message)).collect();
-        let mut nexthops = Nexthops { objects, are_needed: false };
+        let mut nexthops = Nexthops { objects, ..Nexthops::default() };
         let mut hops = Vec::new();
         nexthops.resolve(id, &mut hops);
         assert!(nexthops.are_needed);

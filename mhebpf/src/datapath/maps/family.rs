@@ -156,15 +156,16 @@ impl<A: MapAddress> FamilyMaps<A> {
         hops: &mut HopsMap,
     ) -> Result<(), MapError> {
         let key = (NextHopKey { owner: change.owner, destination }, change.prefix.prefix_len());
+        let next_hops = change.after.as_ref().map(|after| hops.name(after)).transpose()?;
         if !written.next_hops.contains_key(&key) {
-            match &change.after {
-                Some(after) => {
-                    let next_hops = hops.name(after)?;
-                    let inserted = self.next_hops.insert(&next_hop_key(key), Raw(next_hops), 0);
-                    inserted.inspect_err(|_| hops.release(after))?;
-                }
-                None => removed(self.next_hops.remove(&next_hop_key(key)))?,
+            let done = match next_hops {
+                Some(next_hops) => self.next_hops.insert(&next_hop_key(key), Raw(next_hops), 0),
+                None => removed(self.next_hops.remove(&next_hop_key(key))),
+            };
+            if let (Err(_), Some(after)) = (&done, &change.after) {
+                hops.release(after);
             }
+            done?;
         }
         if let Some(before) = &change.before {
             hops.release(before);
