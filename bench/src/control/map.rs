@@ -12,6 +12,7 @@ const NAME: &str = "OWNERS";
 
 /// The map.
 pub(crate) struct Owners {
+    pid: u32,
     map: MapFd,
 }
 
@@ -43,10 +44,20 @@ impl Owners {
         for map in loaded_maps() {
             let map = map.context("listing maps")?;
             if map.name_as_str() == Some(NAME) && ids.contains(&map.id()) {
-                return Ok(Self { map: map.fd()? });
+                return Ok(Self { pid, map: map.fd()? });
             }
         }
         anyhow::bail!("the daemon has no map {NAME}, but maps {ids:?}")
+    }
+
+    /// Looks for the map anew: the daemon replaces one that is nearly full by a larger one.
+    ///
+    /// # Errors
+    ///
+    /// When the daemon has none.
+    pub(crate) fn find_again(&mut self) -> Result<()> {
+        *self = Self::of(self.pid)?;
+        Ok(())
     }
 
     /// Whether an address, outside VRFs, is known.
