@@ -196,9 +196,8 @@ mod tests {
     use crate::{
         audit::{snapshot::Borrowed, sysctls::Values},
         model::{
-            Address, Hop, Host, Metrics, Route,
-            host::MAIN_TABLE,
-            testing::{address, host, ip, link, net},
+            Address, Host, Route,
+            testing::{self, address, host, ip, link, net},
             uplinks::Uplinks,
         },
     };
@@ -227,15 +226,7 @@ mod tests {
     }
 
     fn route(destination: &str, ifindex: u32, gateway: Option<&str>) -> Route {
-        let hops = vec![Hop::new(ifindex, gateway.map(ip))];
-        Route {
-            table: MAIN_TABLE,
-            destination: net(destination),
-            metric: 0,
-            hops,
-            metrics: Metrics::default(),
-            preference: 0,
-        }
+        testing::route(destination, 0, ifindex, gateway)
     }
 
     #[track_caller]

@@ -27,6 +27,9 @@ use crate::{
 /// Where the maps come from, by their names in the object.
 pub(super) type Source<'a> = &'a mut dyn FnMut(&str) -> Result<aya::maps::Map>;
 
+/// So many changes of next hops are given up when the daemon is told to end.
+const MANY: usize = 1_000;
+
 /// The maps, together with what was written to them.
 pub struct Maps {
     ifaces: IfaceMaps,
@@ -177,7 +180,13 @@ impl Maps {
         let mut failures = Failures::default();
         let mut has_written = false;
         let failed = std::mem::take(&mut self.failed);
+        let mut changed = 0_usize;
         let mut write = |change: Change| {
+            changed += 1;
+            // So many take seconds. Few are rather written than left out of maps that may stay in force.
+            if changed > MANY && stop::is_asked() {
+                return;
+            }
             if !std::mem::replace(&mut has_written, true) {
                 failures.note("ending what the programs remember", self.epoch.end());
             }

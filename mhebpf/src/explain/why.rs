@@ -176,22 +176,10 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        Hop, LinkKind, LocalRoute, Metrics, Route,
-        host::{MAIN_DOMAIN, MAIN_TABLE},
-        testing::{address, host, ip, link, net, stacked},
+        LinkKind, LocalRoute,
+        host::MAIN_DOMAIN,
+        testing::{address, host, ip, link, net, route, stacked},
     };
-
-    fn route(destination: &str, metric: u32, ifindex: u32, gateway: Option<&str>) -> Route {
-        let hops = vec![Hop::new(ifindex, gateway.map(ip))];
-        Route {
-            table: MAIN_TABLE,
-            destination: net(destination),
-            metric,
-            hops,
-            metrics: Metrics::default(),
-            preference: 0,
-        }
-    }
 
     fn model() -> Model {
         let links = [link(1, LinkKind::Loopback), link(2, LinkKind::Wire), stacked(3, 2)];

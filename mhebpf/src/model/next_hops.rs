@@ -209,22 +209,9 @@ fn for_each<'a>(
 mod tests {
     use super::*;
     use crate::model::{
-        LinkKind, Metrics,
-        host::MAIN_TABLE,
-        testing::{ip, link, net, port},
+        LinkKind,
+        testing::{ip, link, net, port, route},
     };
-
-    fn route(destination: &str, metric: u32, ifindex: u32, gateway: Option<&str>) -> Route {
-        let hops = vec![Hop::new(ifindex, gateway.map(ip))];
-        Route {
-            table: MAIN_TABLE,
-            destination: net(destination),
-            metric,
-            hops,
-            metrics: Metrics::default(),
-            preference: 0,
-        }
-    }
 
     fn next_hops(routes: Vec<Route>) -> NextHops {
         of_owners(&Host { routes, ..Host::default() }, &BTreeSet::from([2, 3]))

@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Address, Bindings, Framing, Host, Link, LinkKind, host::prefix};
+use super::{
+    Address, Bindings, Framing, Hop, Host, Link, LinkKind, Metrics, Route,
+    host::{MAIN_TABLE, prefix},
+};
 
 pub(crate) fn link(index: u32, kind: LinkKind) -> Link {
     Link {
@@ -48,6 +51,18 @@ pub(crate) fn address(ifindex: u32, text: &str) -> Address {
         subnet: prefix(local, with_length.prefix_len()),
         tentative: false,
         host_scope: false,
+    }
+}
+
+/// A route of the table main by one hop.
+pub(crate) fn route(destination: &str, metric: u32, ifindex: u32, gateway: Option<&str>) -> Route {
+    Route {
+        table: MAIN_TABLE,
+        destination: net(destination),
+        metric,
+        preference: 0,
+        hops: vec![Hop::new(ifindex, gateway.map(ip))],
+        metrics: Metrics::default(),
     }
 }
 

@@ -25,6 +25,7 @@ use super::{
     parse::{self, AnyRoute, Lifetime},
     request::Requests,
 };
+use crate::stop;
 
 /// `RTM_NEWROUTE`
 const NEW_ROUTE: u16 = 24;
@@ -106,8 +107,13 @@ impl Following {
         (self.domains, self.by_rule) = (tables.domains.clone(), tables.by_rule.clone());
         self.tables = tables;
         self.fib.begin_dump();
-        routes.into_iter().for_each(|route| self.fib.dumped(route));
-        self.fib.end_dump(exact);
+        for route in routes {
+            if stop::is_asked() {
+                break;
+            }
+            self.fib.dumped(route);
+        }
+        self.fib.end_dump(exact && !stop::is_asked());
         self.expires = expires.map(|left| Instant::now() + left);
     }
 

@@ -15,10 +15,10 @@ use crate::{
         sysctls::{Sysctl, Values},
     },
     model::{
-        Address, Hop, Link, LinkKind, Metrics, Route,
+        Address, Link, LinkKind, Route,
         host::MAIN_TABLE,
         steering::{PRIORITY, PROTOCOL},
-        testing::{address, host, ip, link, net, stacked},
+        testing::{self, address, host, ip, link, net, stacked},
     },
     netlink::KernelRoute,
 };
@@ -72,15 +72,7 @@ fn with(mut snapshot: Snapshot, ifindex: u32, values: &[(Sysctl, u32)]) -> Snaps
 }
 
 fn route(destination: &str, ifindex: u32, gateway: Option<&str>) -> Route {
-    let hops = vec![Hop::new(ifindex, gateway.map(ip))];
-    Route {
-        table: MAIN_TABLE,
-        destination: net(destination),
-        metric: 0,
-        hops,
-        metrics: Metrics::default(),
-        preference: 0,
-    }
+    testing::route(destination, 0, ifindex, gateway)
 }
 
 fn ids(snapshot: &Snapshot) -> Vec<Id> {

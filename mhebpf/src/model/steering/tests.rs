@@ -10,7 +10,7 @@ use super::*;
 use crate::model::{
     Address, Hop, Link, LocalRoute, OtherRoute, Route,
     host::MAIN_TABLE,
-    testing::{address, host, ip, link, net, port, stacked},
+    testing::{address, host, ip, link, net, port, route, stacked},
 };
 
 fn policies(enforced: impl IntoIterator<Item = u32>) -> BTreeMap<u32, Policy> {
@@ -25,18 +25,6 @@ fn policies(enforced: impl IntoIterator<Item = u32>) -> BTreeMap<u32, Policy> {
         binds: true,
     };
     enforced.into_iter().map(|ifindex| (ifindex, policy.clone())).collect()
-}
-
-fn route(destination: &str, metric: u32, ifindex: u32, gateway: Option<&str>) -> Route {
-    let hops = vec![Hop::new(ifindex, gateway.map(ip))];
-    Route {
-        table: MAIN_TABLE,
-        destination: net(destination),
-        metric,
-        hops,
-        metrics: Metrics::default(),
-        preference: 0,
-    }
 }
 
 fn links(last: u32) -> Vec<Link> {

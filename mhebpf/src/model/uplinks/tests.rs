@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::model::{
-    Address, Hop, Metrics, Route, Rule,
-    testing::{address, host, ip, link, net, port, stacked},
+    Address, Route, Rule,
+    testing::{self, address, host, link, net, port, stacked},
 };
 
 fn wire(index: u32) -> Link {
@@ -29,15 +29,7 @@ fn forwarding(mut host: Host) -> Host {
 }
 
 fn route(table: u32, destination: &str, ifindex: u32, gateway: Option<&str>) -> Route {
-    let hops = vec![Hop::new(ifindex, gateway.map(ip))];
-    Route {
-        table,
-        destination: net(destination),
-        metric: 0,
-        hops,
-        metrics: Metrics::default(),
-        preference: 0,
-    }
+    Route { table, ..testing::route(destination, 0, ifindex, gateway) }
 }
 
 fn main(destination: &str, ifindex: u32, gateway: Option<&str>) -> Route {
